@@ -1,0 +1,44 @@
+// Runs a machine as a pure function: a lifecycle and an event in, the next lifecycle out, or a refusal.
+import { type AnyMachineSnapshot, type AnyStateMachine, initialTransition, transition } from 'xstate'
+import type { Refusal, RefusalReason } from './decision.js'
+
+/** Where a lifecycle is, and what it has learnt on the way. The state that stands for "there is none" is `absent`. */
+export interface Lifecycle<State extends string, Facts> {
+  readonly state: State
+  readonly facts: Facts
+}
+
+/** A machine with the types of its states, facts and events. */
+export interface LifecycleMachine<State extends string, Facts, Event extends { type: string }> {
+  readonly absent: Lifecycle<State, Facts>
+  /** The next lifecycle, or undefined when the machine has no transition for the event. */
+  next(current: Lifecycle<State, Facts>, event: Event): Lifecycle<State, Facts> | undefined
+  /** The machine itself, for diagrams. */
+  readonly machine: AnyStateMachine
+}
+
+/** Gives an xstate machine, whose states are flat and whose context is `Facts`, the shape of a pure lifecycle. */
+export function lifecycleOf<State extends string, Facts, Event extends { type: string }>(
+  machine: AnyStateMachine,
+  read: (snapshot: AnyMachineSnapshot) => Lifecycle<State, Facts>,
+): LifecycleMachine<State, Facts, Event> {
+  const [initial] = initialTransition(machine)
+  return {
+    machine,
+    absent: read(initial),
+    next(current, event) {
+      const snapshot = machine.resolveState({ value: current.state, context: current.facts })
+      if (!snapshot.can(event)) return undefined
+      const [after] = transition(machine, snapshot, event)
+      return read(after)
+    },
+  }
+}
+
+/** The words for a command that the machine has no transition for: it is there already, it is not there, or not now. */
+export function illegal(what: string, state: string, wish: { creates: boolean; verb: string }): Refusal {
+  if (wish.creates) return { refused: 'already-exists', message: what }
+  if (state === 'absent') return { refused: 'not-found', message: what }
+  const reason: RefusalReason = 'failed-precondition'
+  return { refused: reason, message: `cannot ${wish.verb} ${what}: it is ${state}` }
+}

@@ -1,0 +1,13 @@
+// The names of the journal's streams, one for each lifecycle.
+export const containerStream = (namespace: string, id: string) => `container/${namespace}/${id}`
+export const contentStream = (namespace: string, digest: string) => `content/${namespace}/${digest}`
+export const eventStream = (namespace: string) => `event/${namespace}`
+export const execStream = (namespace: string, id: string, execId: string) => `exec/${namespace}/${id}/${execId}`
+export const imageStream = (namespace: string, name: string) => `image/${namespace}/${name}`
+export const leaseStream = (namespace: string, id: string) => `lease/${namespace}/${id}`
+export const namespaceStream = (name: string) => `namespace/${name}`
+export const networkStream = (namespace: string, id: string) => `network/${namespace}/${id}`
+export const pluginStream = (kind: string, id: string) => `plugin/${kind}/${id}`
+export const snapshotStream = (namespace: string, snapshotter: string, key: string) =>
+  `snapshot/${namespace}/${snapshotter}/${key}`
+export const taskStream = (namespace: string, id: string) => `task/${namespace}/${id}`

@@ -1,0 +1,28 @@
+// Times as text and as numbers, with nanoseconds throughout. Pure: nothing here asks a clock.
+import type { Timestamp } from './values.js'
+
+const nanosPerSecond = 1_000_000_000n
+
+export interface Instant {
+  /** Since 1970 UTC; Go's zero time is −62135596800. */
+  seconds: bigint
+  nanos: number
+}
+
+/** RFC 3339 with nine decimals, so that the text sorts as the time does. */
+export function formatInstant({ seconds, nanos }: Instant): Timestamp {
+  const toSecond = new Date(Number(seconds) * 1000).toISOString().slice(0, -5)
+  return `${toSecond}.${String(nanos).padStart(9, '0')}Z`
+}
+
+export function formatNanos(sinceEpoch: bigint): Timestamp {
+  const nanos = ((sinceEpoch % nanosPerSecond) + nanosPerSecond) % nanosPerSecond
+  return formatInstant({ seconds: (sinceEpoch - nanos) / nanosPerSecond, nanos: Number(nanos) })
+}
+
+/** The inverse of formatInstant; undefined for '' and for what is not of its form. */
+export function parseTimestamp(text: Timestamp): Instant | undefined {
+  const match = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{9})Z$/.exec(text)
+  if (!match?.[1] || !match[2]) return undefined
+  return { seconds: BigInt(Date.parse(`${match[1]}Z`)) / 1000n, nanos: Number(match[2]) }
+}

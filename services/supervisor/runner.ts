@@ -1,0 +1,134 @@
+// The one way in which anything changes. For every command, in this order:
+//
+//   1. decide   pure, on the durable fold; a refusal leaves everything untouched
+//   2. append   the facts are on disk when this ends, and folded in
+//   3. perform  what the facts ask for (a plugin call) is begun
+//   4. reply    the caller hears the sequence, and may wait for what was begun
+//
+// Decisions on one lane wait for each other up to step 2; no lane is held while a plugin works.
+import { Code, StatusError } from '../../plugins/kit/errors.js'
+import type { Actor } from '../../proto/gen/purser/journal/v1/record.js'
+import type { Clock } from './clock.js'
+import { type Decision, type DomainEvent, type Fact, isRefusal, type Refusal } from './domain/decision.js'
+import { type Journal, JournalUnavailable, type Sequence } from './journal/journal.js'
+import { Lanes } from './lanes.js'
+import { encodeFact } from './state/codec.js'
+import type { Store } from './state/store.js'
+import type { World } from './state/world.js'
+
+/** Who wants it, and why. */
+export interface Cause {
+  actor: Actor
+  /** The command: an RPC's path, or `#<sequence>` of the intent that is answered. */
+  causation: string
+  /** The request's id, kept through everything that follows from it. */
+  correlation: string
+}
+
+/** An intent that has become durable, and what it came with. */
+export interface Intent {
+  namespace: string
+  event: DomainEvent
+  sequence: Sequence
+  cause: Cause
+}
+
+/** Does what an event asks for. Resolves when the answer is journaled; rejects with the failure for the caller. */
+export type Perform = (intent: Intent) => Promise<void> | undefined
+
+export interface Outcome {
+  /** Of the last fact; 0 when there was nothing to do. */
+  sequence: Sequence
+  /** Settles when what the facts asked for is done and journaled. Never left unhandled. */
+  settled: Promise<void>
+}
+
+export class Runner {
+  private readonly lanes = new Lanes()
+  private perform: Perform = () => undefined
+
+  constructor(
+    private readonly store: Store,
+    private readonly journal: Journal,
+    private readonly clock: Clock,
+  ) {}
+
+  /** Said once, when the process managers are there. */
+  performWith(perform: Perform): void {
+    this.perform = perform
+  }
+
+  /** Runs a command to step 3. A refusal is thrown as the status that the caller's peer shall see. */
+  async run(cause: Cause, lane: string, decide: (world: World) => Decision): Promise<Outcome> {
+    const outcome = await this.attempt(cause, lane, decide)
+    if (isRefusal(outcome)) throw refusalStatus(outcome)
+    return outcome
+  }
+
+  /** Runs a command and waits until what it asked for is done. */
+  async complete(cause: Cause, lane: string, decide: (world: World) => Decision): Promise<Sequence> {
+    const { sequence, settled } = await this.run(cause, lane, decide)
+    await settled
+    return sequence
+  }
+
+  /** As `run`, for those who can answer a refusal themselves. */
+  async attempt(cause: Cause, lane: string, decide: (world: World) => Decision): Promise<Outcome | Refusal> {
+    const decided = await this.lanes.run(lane, async () => {
+      const decision = decide(this.store.world)
+      if (isRefusal(decision)) return decision
+      return { facts: decision.facts, last: await this.append(cause, decision.facts) }
+    })
+    if (isRefusal(decided)) return decided
+    return { sequence: decided.last, settled: this.begin(cause, decided.facts, decided.last) }
+  }
+
+  private async append(cause: Cause, facts: Fact[]): Promise<Sequence> {
+    if (facts.length === 0) return 0n
+    const { world } = this.store
+    const expected = new Map(facts.map(({ stream }) => [stream, world.version(stream)]))
+    try {
+      return await this.journal.append({
+        entries: facts.map(encodeFact),
+        expected,
+        ...cause,
+        timeUnixNano: this.clock.now(),
+        mayUseReserve: facts.every(({ event }) => freesSpace(event)),
+      })
+    } catch (error) {
+      throw error instanceof JournalUnavailable ? unavailableStatus(error) : error
+    }
+  }
+
+  private begin(cause: Cause, facts: Fact[], last: Sequence): Promise<void> {
+    const first = last - BigInt(facts.length) + 1n
+    const begun = facts.map(({ namespace, event }, index) =>
+      this.perform({ namespace, event, sequence: first + BigInt(index), cause }),
+    )
+    const settled = Promise.all(begun).then(() => {})
+    settled.catch(() => {}) // whoever waits sees it; the failure itself is a fact by now
+    return settled
+  }
+}
+
+/** Ends and removals may use the reserve of a full disk: they make room, and an exit that happened must be recorded. */
+function freesSpace({ type }: DomainEvent): boolean {
+  return /(Deleted|DeleteRequested|Removed|Exited|Failed|Detached|DetachRequested|Abandoned|Signalled)$/.test(type)
+}
+
+const refusalCodes = {
+  'already-exists': Code.ALREADY_EXISTS,
+  'failed-precondition': Code.FAILED_PRECONDITION,
+  'invalid-argument': Code.INVALID_ARGUMENT,
+  'not-found': Code.NOT_FOUND,
+} as const satisfies Record<Refusal['refused'], Code>
+
+/** The one place where a refusal becomes a gRPC status. */
+export function refusalStatus({ refused, message }: Refusal): StatusError {
+  return new StatusError(refusalCodes[refused], `${message}: ${refused.replace('-', ' ')}`)
+}
+
+function unavailableStatus(error: JournalUnavailable): StatusError {
+  const code = error.reason === 'full' ? Code.RESOURCE_EXHAUSTED : Code.UNAVAILABLE
+  return new StatusError(code, error.message, { cause: error })
+}

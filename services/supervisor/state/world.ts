@@ -1,0 +1,361 @@
+// The fold: what all durable events amount to. Reads are answered from here; nothing else changes it but `apply`.
+import type { Container } from '../domain/container/decide.js'
+import type { ContainerRecord, ContainerTimes } from '../domain/container/events.js'
+import { containerMachine } from '../domain/container/machine.js'
+import type { DomainEvent } from '../domain/decision.js'
+import type { Exec } from '../domain/exec/decide.js'
+import { execMachine } from '../domain/exec/machine.js'
+import type { ImageRecord } from '../domain/image/events.js'
+import type { LeaseView } from '../domain/lease/decide.js'
+import type { LeaseResource } from '../domain/lease/events.js'
+import type { Lifecycle, LifecycleMachine } from '../domain/lifecycle.js'
+import type { Attachment } from '../domain/network/decide.js'
+import { networkMachine } from '../domain/network/machine.js'
+import type { Plugin } from '../domain/plugin/decide.js'
+import { pluginMachine } from '../domain/plugin/machine.js'
+import type { SnapshotRecord } from '../domain/snapshot/events.js'
+import type { Task } from '../domain/task/decide.js'
+import { taskMachine } from '../domain/task/machine.js'
+import { formatNanos } from '../domain/time.js'
+import type { HeavyAny, Labels, Timestamp } from '../domain/values.js'
+import type { JournalRecord, Sequence } from '../journal/journal.js'
+import { decodeEvent } from './codec.js'
+
+export interface Times {
+  createdAt: Timestamp
+  updatedAt: Timestamp
+}
+export interface StoredImage extends Times {
+  record: ImageRecord
+}
+export interface StoredBlob extends Times {
+  /** Bytes, decimal. */
+  size: string
+  labels: Labels
+}
+export interface StoredSnapshot extends Times, SnapshotRecord {}
+export interface StoredContainer extends ContainerTimes {
+  lifecycle: Container
+}
+export interface StoredLease {
+  createdAt: Timestamp
+  labels: Labels
+  /** By type, then id. */
+  resources: Map<string, Set<string>>
+}
+
+/** All that one namespace holds. */
+export class NamespaceState {
+  labels: Labels = {}
+  readonly images = new Map<string, StoredImage>()
+  readonly blobs = new Map<string, StoredBlob>()
+  /** By snapshotter, then key. */
+  readonly snapshots = new Map<string, Map<string, StoredSnapshot>>()
+  readonly leases = new Map<string, StoredLease>()
+  readonly containers = new Map<string, StoredContainer>()
+  readonly tasks = new Map<string, Task>()
+  /** By container, then exec id. */
+  readonly execs = new Map<string, Map<string, Exec>>()
+  readonly networks = new Map<string, Attachment>()
+
+  snapshot(snapshotter: string, key: string): StoredSnapshot | undefined {
+    return this.snapshots.get(snapshotter)?.get(key)
+  }
+
+  /** How many snapshots stand on this one. */
+  children(snapshotter: string, key: string): number {
+    let count = 0
+    for (const snapshot of this.snapshots.get(snapshotter)?.values() ?? []) if (snapshot.parent === key) count++
+    return count
+  }
+
+  container(id: string): Container {
+    return this.containers.get(id)?.lifecycle ?? containerMachine.absent
+  }
+
+  task(id: string): Task {
+    return this.tasks.get(id) ?? taskMachine.absent
+  }
+
+  exec(id: string, execId: string): Exec {
+    return this.execs.get(id)?.get(execId) ?? execMachine.absent
+  }
+
+  execsOf(id: string): ReadonlyMap<string, Exec> {
+    return this.execs.get(id) ?? noExecs
+  }
+
+  network(id: string): Attachment {
+    return this.networks.get(id) ?? networkMachine.absent
+  }
+
+  lease(id: string): LeaseView | undefined {
+    const lease = this.leases.get(id)
+    return lease && { labels: lease.labels, has: ({ type, id }) => lease.resources.get(type)?.has(id) ?? false }
+  }
+
+  /** What keeps the namespace from being deleted. */
+  contents(): string[] {
+    const kinds: [string, { size: number }][] = [
+      ['images', this.images],
+      ['blobs', this.blobs],
+      ['containers', this.containers],
+      ['snapshots', { size: [...this.snapshots.values()].reduce((sum, keys) => sum + keys.size, 0) }],
+    ]
+    return kinds.filter(([, { size }]) => size > 0).map(([kind]) => kind)
+  }
+}
+
+const noExecs: ReadonlyMap<string, Exec> = new Map()
+const emptyNamespace = new NamespaceState()
+
+/** The journal holds an event that no rule allows where it stands: it was damaged, or written by a newer version. */
+export class IllegalHistory extends Error {
+  constructor(record: JournalRecord, problem: string) {
+    super(`record ${record.sequence} (${record.type} of ${record.stream}): ${problem}`)
+    this.name = 'IllegalHistory'
+  }
+}
+
+export class World {
+  readonly namespaces = new Map<string, NamespaceState>()
+  /** By `kind/id`. */
+  readonly plugins = new Map<string, Plugin>()
+  /** By stream: the sequence of its last record; streams that ended are forgotten. */
+  readonly versions = new Map<string, Sequence>()
+  /** The last record that is folded in. */
+  sequence: Sequence = 0n
+
+  /** What a namespace holds; an unknown one holds nothing, as for containerd. Not for writing. */
+  namespace(name: string): NamespaceState {
+    return this.namespaces.get(name) ?? emptyNamespace
+  }
+
+  plugin(kind: string, id: string): Plugin {
+    return this.plugins.get(`${kind}/${id}`) ?? pluginMachine.absent
+  }
+
+  version(stream: string): Sequence {
+    return this.versions.get(stream) ?? 0n
+  }
+
+  /** Folds in the next durable record and answers its event. Throws IllegalHistory. */
+  apply(record: JournalRecord): DomainEvent {
+    const event = decodeEvent(record)
+    new Fold(this, record).apply(event)
+    if (record.ends) this.versions.delete(record.stream)
+    else this.versions.set(record.stream, record.sequence)
+    this.sequence = record.sequence
+    return event
+  }
+}
+
+/** One record on its way into the world. */
+class Fold {
+  private readonly at: Timestamp
+
+  constructor(
+    private readonly world: World,
+    private readonly record: JournalRecord,
+  ) {
+    this.at = formatNanos(record.timeUnixNano)
+  }
+
+  apply(event: DomainEvent): void {
+    switch (event.type) {
+      case 'NamespaceCreated':
+      case 'NamespaceUpdated':
+        this.here().labels = event.labels
+        return
+      case 'NamespaceDeleted':
+        this.world.namespaces.delete(event.name)
+        return
+      case 'ImageCreated':
+      case 'ImageUpdated': {
+        const at = event.at ?? this.at
+        const createdAt = this.here().images.get(event.image.name)?.createdAt ?? at
+        this.here().images.set(event.image.name, { record: event.image, createdAt, updatedAt: at })
+        return
+      }
+      case 'ImageDeleted':
+        this.here().images.delete(event.name)
+        return
+      case 'ContentCommitted':
+        this.here().blobs.set(event.digest, { size: event.size, labels: event.labels, ...this.born() })
+        return
+      case 'ContentUpdated':
+        this.touch(this.here().blobs, event.digest, { labels: event.labels })
+        return
+      case 'ContentDeleted':
+        this.here().blobs.delete(event.digest)
+        return
+      case 'SnapshotPrepared':
+      case 'SnapshotCommitted':
+      case 'SnapshotUpdated':
+      case 'SnapshotRemoved':
+        this.applySnapshot(event)
+        return
+      case 'LeaseCreated':
+        this.here().leases.set(event.id, { createdAt: this.at, labels: event.labels, resources: new Map() })
+        return
+      case 'LeaseDeleted':
+        this.here().leases.delete(event.id)
+        return
+      case 'LeaseResourceAdded':
+        addResource(this.here().leases.get(event.id), event.resource)
+        return
+      case 'LeaseResourceRemoved':
+        this.here().leases.get(event.id)?.resources.get(event.resource.type)?.delete(event.resource.id)
+        return
+      case 'ContainerCreated':
+      case 'ContainerUpdated':
+      case 'ContainerDeleted':
+        this.applyContainer(event)
+        return
+      case 'PluginRegistered':
+      case 'PluginReady':
+      case 'PluginDraining':
+      case 'PluginLost':
+      case 'PluginLeft':
+      case 'PluginEmitted':
+        this.step(this.world.plugins, `${event.kind}/${event.id}`, pluginMachine, event)
+        return
+      case 'NetworkAttachRequested':
+      case 'NetworkAttached':
+      case 'NetworkAttachFailed':
+      case 'NetworkDetachRequested':
+      case 'NetworkDetached':
+      case 'NetworkDetachFailed':
+        this.step(this.here().networks, event.containerId, networkMachine, event)
+        return
+      case 'ExecRequested':
+      case 'ExecAdded':
+      case 'ExecAddFailed':
+      case 'ExecStartRequested':
+      case 'ExecStarted':
+      case 'ExecStartFailed':
+      case 'ExecSignalled':
+      case 'ExecExited':
+      case 'ExecDeleteRequested':
+      case 'ExecDeleted':
+      case 'ExecDeleteFailed':
+      case 'ExecAbandoned': {
+        const execs = this.here().execs
+        const ofTask = execs.get(event.containerId) ?? new Map<string, Exec>()
+        this.step(ofTask, event.execId, execMachine, event)
+        if (ofTask.size > 0) execs.set(event.containerId, ofTask)
+        else execs.delete(event.containerId)
+        return
+      }
+      case 'EventPublished':
+        return
+      default:
+        this.step(this.here().tasks, event.containerId, taskMachine, event)
+        if (event.type === 'TaskCreateRequested' || event.type === 'TaskCreateFailed' || event.type === 'TaskDeleted') {
+          this.stepContainer(event.containerId, event)
+        }
+    }
+  }
+
+  private applySnapshot(
+    event: Extract<DomainEvent, { type: `Snapshot${'Prepared' | 'Committed' | 'Updated' | 'Removed'}` }>,
+  ): void {
+    const all = this.here().snapshots
+    const keys = all.get(event.snapshotter) ?? new Map<string, StoredSnapshot>()
+    all.set(event.snapshotter, keys)
+    switch (event.type) {
+      case 'SnapshotPrepared': {
+        const { kind, parent, labels, backendKey, mounts } = event
+        keys.set(event.key, { kind, parent, labels, backendKey, mounts, usage: null, ...this.born() })
+        return
+      }
+      case 'SnapshotCommitted': {
+        const active = keys.get(event.key)
+        if (!active) throw new IllegalHistory(this.record, 'there is no such snapshot')
+        keys.delete(event.key)
+        const { labels, backendKey, usage } = event
+        keys.set(event.name, { ...active, kind: 'committed', labels, backendKey, usage, mounts: [], ...this.born() })
+        return
+      }
+      case 'SnapshotUpdated':
+        this.touch(keys, event.key, { labels: event.labels })
+        return
+      case 'SnapshotRemoved':
+        keys.delete(event.key)
+        if (keys.size === 0) all.delete(event.snapshotter)
+    }
+  }
+
+  private applyContainer(event: Extract<DomainEvent, { type: `Container${'Created' | 'Updated' | 'Deleted'}` }>): void {
+    const containers = this.here().containers
+    if (event.type === 'ContainerDeleted') {
+      this.stepContainer(event.id, event)
+      containers.delete(event.id)
+      return
+    }
+    const container = placeHeavies(event.container, this.record.sequence)
+    const before = containers.get(container.id)
+    const lifecycle = containerMachine.next(before?.lifecycle ?? containerMachine.absent, { ...event, container })
+    if (!lifecycle) throw new IllegalHistory(this.record, 'the container was in another state')
+    containers.set(container.id, { lifecycle, createdAt: before?.createdAt ?? this.at, updatedAt: this.at })
+  }
+
+  private stepContainer(id: string, event: Parameters<typeof containerMachine.next>[1]): void {
+    const container = this.here().containers.get(id)
+    const lifecycle = container && containerMachine.next(container.lifecycle, event)
+    if (!container || !lifecycle) throw new IllegalHistory(this.record, 'the container was in another state')
+    container.lifecycle = lifecycle
+  }
+
+  /** Moves a lifecycle of a collection, and drops it when it is over. */
+  private step<State extends string, Facts, Event extends { type: string }>(
+    collection: Map<string, Lifecycle<State, Facts>>,
+    id: string,
+    machine: LifecycleMachine<State, Facts, Event>,
+    event: Event,
+  ): void {
+    const current = collection.get(id) ?? machine.absent
+    const next = machine.next(current, event)
+    if (!next) throw new IllegalHistory(this.record, `not possible while ${current.state}`)
+    if (next.state === machine.absent.state) collection.delete(id)
+    else collection.set(id, next)
+  }
+
+  private touch<Stored extends Times>(collection: Map<string, Stored>, id: string, change: Partial<Stored>): void {
+    const stored = collection.get(id)
+    if (!stored) throw new IllegalHistory(this.record, 'there is no such thing')
+    collection.set(id, { ...stored, ...change, updatedAt: this.at })
+  }
+
+  private here(): NamespaceState {
+    const { namespace } = this.record
+    let state = this.world.namespaces.get(namespace)
+    if (!state) {
+      // As for containerd, a namespace comes into being by its first use.
+      state = new NamespaceState()
+      this.world.namespaces.set(namespace, state)
+    }
+    return state
+  }
+
+  private born(): Times {
+    return { createdAt: this.at, updatedAt: this.at }
+  }
+}
+
+function addResource(lease: StoredLease | undefined, resource: LeaseResource): void {
+  if (!lease) return
+  const ids = lease.resources.get(resource.type) ?? new Set<string>()
+  lease.resources.set(resource.type, ids.add(resource.id))
+}
+
+/** Heavy parts that came with this record get its sequence as their place. */
+function placeHeavies(record: ContainerRecord, sequence: Sequence): ContainerRecord {
+  const place = (heavy: HeavyAny): HeavyAny =>
+    heavy.sequence === '' ? { ...heavy, sequence: String(sequence) } : heavy
+  return {
+    ...record,
+    spec: record.spec && place(record.spec),
+    extensions: Object.fromEntries(Object.entries(record.extensions).map(([name, heavy]) => [name, place(heavy)])),
+  }
+}
