@@ -18,6 +18,9 @@ const c = {
   syncfs: libc.func('int syncfs(int fd)'),
 }
 
+/** A path as bytes, without a closing NUL, where a name need not be UTF-8. */
+export type Path = string | Buffer
+
 /** A system call that failed. `errno` is its number, `code` its name, as in Node's own errors. */
 export class SystemCallError extends Error {
   constructor(
@@ -49,8 +52,8 @@ export const makeDevice = (major: number, minor: number): bigint =>
 export const FileType = { fifo: 0o010000, character: 0o020000, block: 0o060000, regular: 0o100000 } as const
 
 /** `mode` holds file type and permissions. */
-export function mknod(path: string, mode: number, device = 0n): void {
-  check('mknod', path, c.mknod(path, mode, device))
+export function mknod(path: Path, mode: number, device = 0n): void {
+  check('mknod', path, c.mknod(terminated(path), mode, device))
 }
 
 export function mkfifo(path: string, permissions: number): void {
@@ -107,34 +110,34 @@ export function peerCredentials(fd: number): PeerCredentials {
 }
 
 /** Does not follow a symlink at the end of the path. */
-export function setXattr(path: string, name: string, value: Uint8Array): void {
-  check('lsetxattr', path, c.lsetxattr(path, name, value, value.length, 0))
+export function setXattr(path: Path, name: string, value: Uint8Array): void {
+  check('lsetxattr', path, c.lsetxattr(terminated(path), name, value, value.length, 0))
 }
 
-export function getXattr(path: string, name: string): Buffer | undefined {
+export function getXattr(path: Path, name: string): Buffer | undefined {
   const value = Buffer.alloc(65536) // the kernel's limit (XATTR_SIZE_MAX)
-  const size = Number(c.lgetxattr(path, name, value, value.length))
+  const size = Number(c.lgetxattr(terminated(path), name, value, value.length))
   if (size >= 0) return value.subarray(0, size)
   const errno = koffi.errno()
   if (['ENODATA', 'ENOTSUP', 'EOPNOTSUPP'].includes(errorName(errno))) return undefined
-  throw new SystemCallError('lgetxattr', errno, path)
+  throw new SystemCallError('lgetxattr', errno, shown(path))
 }
 
-export function listXattrs(path: string): string[] {
+export function listXattrs(path: Path): string[] {
   const list = Buffer.alloc(65536)
-  const size = Number(c.llistxattr(path, list, list.length))
+  const size = Number(c.llistxattr(terminated(path), list, list.length))
   if (size >= 0) return list.subarray(0, size).toString('latin1').split('\0').filter(Boolean)
   const errno = koffi.errno()
   if (['ENOTSUP', 'EOPNOTSUPP'].includes(errorName(errno))) return []
-  throw new SystemCallError('llistxattr', errno, path)
+  throw new SystemCallError('llistxattr', errno, shown(path))
 }
 
 /** Nanoseconds since 1970; does not follow a symlink at the end of the path. */
-export function setTimes(path: string, accessNs: bigint, modifyNs: bigint): void {
+export function setTimes(path: Path, accessNs: bigint, modifyNs: bigint): void {
   const times = new BigInt64Array(4)
   split(accessNs, times, 0)
   split(modifyNs, times, 2)
-  check('utimensat', path, c.utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW))
+  check('utimensat', path, c.utimensat(AT_FDCWD, terminated(path), times, AT_SYMLINK_NOFOLLOW))
 }
 
 /** utimensat wants 0 ≤ nanoseconds < 10⁹ also before 1970. */
@@ -150,13 +153,13 @@ export const Resolve = { noXdev: 1, noMagicLinks: 2, noSymlinks: 4, beneath: 8, 
  * Opens `path` below the directory `dirfd` with openat2(2), which keeps resolution inside as `resolve` says.
  * Answers a file descriptor that the caller closes.
  */
-export function openat2(dirfd: number, path: string, flags: number, mode: number, resolve: number): number {
+export function openat2(dirfd: number, path: Path, flags: number, mode: number, resolve: number): number {
   const how = Buffer.alloc(24)
   how.writeBigUInt64LE(BigInt(flags), 0)
   how.writeBigUInt64LE(BigInt(mode), 8)
   how.writeBigUInt64LE(BigInt(resolve), 16)
-  const fd = Number(c.syscall_openat2(SYS_openat2, dirfd, path, how, how.length))
-  if (fd < 0) throw new SystemCallError('openat2', koffi.errno(), path)
+  const fd = Number(c.syscall_openat2(SYS_openat2, dirfd, terminated(path), how, how.length))
+  if (fd < 0) throw new SystemCallError('openat2', koffi.errno(), shown(path))
   return fd
 }
 
@@ -165,9 +168,14 @@ export function syncfs(fd: number): void {
   check('syncfs', `fd ${fd}`, c.syncfs(fd))
 }
 
-function check(syscall: string, path: string, result: number): void {
-  if (result !== 0) throw new SystemCallError(syscall, koffi.errno(), path)
+function check(syscall: string, path: Path, result: number): void {
+  if (result !== 0) throw new SystemCallError(syscall, koffi.errno(), shown(path))
 }
+
+/** As C wants it; koffi closes strings itself. */
+const terminated = (path: Path) => (typeof path === 'string' ? path : Buffer.concat([path, NUL]))
+const NUL = Buffer.alloc(1)
+const shown = (path: Path) => path.toString()
 
 function errorName(errno: number): string {
   return errorNames.get(errno) ?? `errno ${errno}`
