@@ -1,0 +1,65 @@
+// The supervisor under test: Purser as it was built, or the reference when PURSER_E2E_HOST=containerd.
+import { existsSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { containerd } from './containerd.js'
+import { freePort, Host, keepUntilEnd, makePlaces } from './host.js'
+import type { Scope } from './wait.js'
+
+export interface SupervisorOptions {
+  /** TOML of Purser's configuration file. */
+  config?: string
+  /** "off" unless a test is about NATS: it takes a moment to start. */
+  nats?: 'embedded' | 'off' | `nats://${string}`
+  node?: string
+  logLevel?: string
+  /** Directories of another host, for tests of two supervisors on one root; further flags override. */
+  flags?: string[]
+  /** Default true; false for tests of a refused start. */
+  start?: boolean
+}
+
+/** Which supervisor the end-to-end tests meet. */
+export const hostKind = process.env.PURSER_E2E_HOST === 'containerd' ? 'containerd' : 'purserd'
+
+/** For tap's `skip`: what containerd has no counterpart of. */
+export const purserOnly = hostKind === 'containerd' ? 'containerd has no such thing' : false
+
+export async function supervisor(scope: Scope, options: SupervisorOptions = {}): Promise<Host> {
+  return hostKind === 'containerd' ? containerd(scope) : purser(scope, options)
+}
+
+export async function purser(scope: Scope, options: SupervisorOptions = {}): Promise<Host> {
+  const program = builtProgram('purserd.js')
+  const places = makePlaces()
+  const metrics = `127.0.0.1:${await freePort()}`
+  const args = [
+    ...['--root', places.root, '--state', places.state, '--address', places.address],
+    ...['--metrics', metrics, '--nats', options.nats ?? 'off'],
+    ...['--node', options.node ?? 'test', '--log-level', options.logLevel ?? 'info'],
+  ]
+  if (options.config !== undefined) {
+    const path = join(places.directory, 'purser.toml')
+    writeFileSync(path, options.config)
+    args.push('--config', path)
+  }
+  const host = new Host(places.directory, places.root, places.state, places.address, {
+    kind: 'purserd',
+    command: process.execPath,
+    args: [program, ...args, ...(options.flags ?? [])],
+    servingLine: /^serving/,
+    metricsUrl: `http://${metrics}/metrics`,
+  })
+  keepUntilEnd(scope, host)
+  if (options.start !== false) await host.start()
+  return host
+}
+
+/** A program of dist/, found from wherever this code runs: from its source or bundled. */
+function builtProgram(name: string): string {
+  for (let directory = dirname(fileURLToPath(import.meta.url)); directory !== '/'; directory = dirname(directory)) {
+    const path = join(directory, 'dist', name)
+    if (existsSync(path)) return path
+  }
+  throw new Error(`dist/${name} is missing: run "npm run bundle" first`)
+}
