@@ -1,0 +1,166 @@
+// Turns plain async functions into grpc-js handlers: arguments in, promise or async iterable out, errors mapped once.
+import type {
+  handleBidiStreamingCall,
+  handleServerStreamingCall,
+  handleUnaryCall,
+  Metadata,
+  MethodDefinition,
+  ServerUnaryCall,
+} from '@grpc/grpc-js'
+import { Code, StatusError, toStatusError } from './errors.js'
+
+/** What a handler may know about the call beside its request. */
+export interface CallContext {
+  /** Metadata `containerd-namespace`; '' when the caller named none. */
+  readonly namespace: string
+  readonly metadata: Metadata
+  /** As the listener announced it: `pid=1,uid=0` on sockets that identify their peers, else `unknown`. */
+  readonly peer: string
+  /** Aborts when the caller cancels, leaves, or its deadline passes. A stream that waits must heed it. */
+  readonly signal: AbortSignal
+}
+
+/** Throwing (a StatusError for what the caller should see) answers the error; see toStatusError for the rest. */
+export type UnaryHandler<Request, Response> = (request: Request, context: CallContext) => Promise<Response> | Response
+export type ServerStreamHandler<Request, Response> = (request: Request, context: CallContext) => AsyncIterable<Response>
+export type BidiHandler<Request, Response> = (
+  requests: AsyncIterable<Request>,
+  context: CallContext,
+) => AsyncIterable<Response>
+
+/**
+ * One request, one response. The types come from where it is put:
+ * `const snapshots: SnapshotsServer = { stat: unary(async ({ key }, { namespace }) => …), … }`.
+ */
+export function unary<Request, Response>(handler: UnaryHandler<Request, Response>): handleUnaryCall<Request, Response> {
+  return (call, callback) => {
+    answer(handler, call.request, new Context(call)).then(
+      response => callback(null, response),
+      error => callback(toStatusError(error)),
+    )
+  }
+}
+
+/** One request, a stream of responses; the iterable is read no faster than the caller reads. */
+export function serverStream<Request, Response>(
+  handler: ServerStreamHandler<Request, Response>,
+): handleServerStreamingCall<Request, Response> {
+  return call => {
+    void pump(call, () => handler(call.request, new Context(call)))
+  }
+}
+
+/** Streams both ways. The call ends with the responses; requests that were not read by then are dropped. */
+export function bidi<Request, Response>(
+  handler: BidiHandler<Request, Response>,
+): handleBidiStreamingCall<Request, Response> {
+  return call => {
+    void pump(call, () => handler(call.iterator({ destroyOnReturn: false }), new Context(call)))
+  }
+}
+
+/** The same method with its messages left as bytes: to pass on what need not be understood, on either side. */
+export function raw(
+  method: Pick<MethodDefinition<never, unknown>, 'path' | 'requestStream' | 'responseStream'>,
+): MethodDefinition<Buffer, Buffer> {
+  return {
+    path: method.path,
+    requestStream: method.requestStream,
+    responseStream: method.responseStream,
+    requestSerialize: asIs,
+    requestDeserialize: asIs,
+    responseSerialize: asIs,
+    responseDeserialize: asIs,
+  }
+}
+
+const asIs = (bytes: Buffer) => bytes
+
+/** Messages of containerd's content service reach 1 MiB and more; the default of 4 MiB is too small for extensions. */
+export const messageLimits = {
+  'grpc.max_receive_message_length': 16 << 20,
+  'grpc.max_send_message_length': 16 << 20,
+} as const
+
+/** Async, so that a handler that throws before its first await is answered like any other. */
+async function answer<Request, Response>(
+  handler: UnaryHandler<Request, Response>,
+  request: Request,
+  context: CallContext,
+): Promise<Response> {
+  return handler(request, context)
+}
+
+/** What the streams of both directions have in common: the writing half. */
+interface Outgoing<Response> {
+  readonly cancelled: boolean
+  write(response: Response): boolean
+  end(): unknown
+  emit(event: 'error', error: StatusError): boolean
+  once(event: WakeUp, listener: () => void): unknown
+  off(event: WakeUp, listener: () => void): unknown
+}
+
+type WakeUp = 'drain' | 'cancelled' | 'close'
+
+async function pump<Response>(call: Outgoing<Response>, open: () => AsyncIterable<Response>): Promise<void> {
+  try {
+    for await (const response of open()) {
+      if (call.cancelled) return
+      if (!call.write(response)) await writable(call)
+    }
+    call.end()
+  } catch (error) {
+    call.emit('error', toStatusError(error)) // grpc-js sends its code and details, then ends the call
+  }
+}
+
+/** Resolves when the caller has read enough, or will never read again. */
+function writable(call: Pick<Outgoing<never>, 'cancelled' | 'once' | 'off'>): Promise<void> {
+  if (call.cancelled) return Promise.resolve()
+  return new Promise(resolve => {
+    const done = () => {
+      for (const event of wakeUps) call.off(event, done)
+      resolve()
+    }
+    for (const event of wakeUps) call.once(event, done)
+  })
+}
+
+const wakeUps: readonly WakeUp[] = ['drain', 'cancelled', 'close']
+
+type Incoming = Pick<ServerUnaryCall<unknown, unknown>, 'metadata' | 'cancelled' | 'getPeer'> & {
+  once(event: 'cancelled', listener: () => void): unknown
+}
+
+/** Costs nothing until asked: most handlers need neither the namespace nor the signal. */
+class Context implements CallContext {
+  readonly #call: Incoming
+  #aborter: AbortController | undefined
+
+  constructor(call: Incoming) {
+    this.#call = call
+  }
+
+  get metadata(): Metadata {
+    return this.#call.metadata
+  }
+
+  get namespace(): string {
+    return this.#call.metadata.get('containerd-namespace')[0]?.toString() ?? ''
+  }
+
+  get peer(): string {
+    return this.#call.getPeer()
+  }
+
+  get signal(): AbortSignal {
+    if (this.#aborter) return this.#aborter.signal
+    const aborter = new AbortController()
+    const abort = () => aborter.abort(new StatusError(Code.CANCELLED, 'the caller cancelled the call'))
+    if (this.#call.cancelled) abort()
+    else this.#call.once('cancelled', abort)
+    this.#aborter = aborter
+    return aborter.signal
+  }
+}
