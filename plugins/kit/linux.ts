@@ -181,4 +181,6 @@ function errorName(errno: number): string {
   return errorNames.get(errno) ?? `errno ${errno}`
 }
 
-const errorNames = new Map(Object.entries(koffi.os.errno).map(([name, number]) => [number, name]))
+// Some numbers have two names (EAGAIN, EWOULDBLOCK): the alphabet's first is the one that Node uses.
+const names = Object.entries(koffi.os.errno).sort(([one], [other]) => (one < other ? 1 : -1))
+const errorNames = new Map(names.map(([name, number]) => [number, name]))
