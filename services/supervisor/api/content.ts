@@ -1,0 +1,148 @@
+// containerd.services.content.v1.Content: labels and namespaces from the fold, bytes through the content plugin.
+import { notFound } from '../../../plugins/kit/errors.js'
+import { serverStream, unary } from '../../../plugins/kit/serve.js'
+import type {
+  ContentServer,
+  Info,
+  ListContentResponse,
+} from '../../../proto/gen/containerd/services/content/v1/content.js'
+import { commitContent, deleteContent, updateContent } from '../domain/content/decide.js'
+import { isRefusal } from '../domain/decision.js'
+import { labelField } from '../domain/filter.js'
+import { withLease } from '../domain/lease/decide.js'
+import { contentStream } from '../domain/streams.js'
+import { checkDigest, checkLabels } from '../domain/validate.js'
+import type { Labels } from '../domain/values.js'
+import type { ContentCalls } from '../effects/ports.js'
+import { type Runner, refusalStatus } from '../runner.js'
+import type { Store } from '../state/store.js'
+import type { StoredBlob } from '../state/world.js'
+import type { BlobFiles } from './blobFiles.js'
+import { type ApiCall, filtersOf, insist, namespacedCall } from './call.js'
+import { timestampToProto } from '../state/convert.js'
+import { maskedLabels } from './labels.js'
+
+export interface ContentDeps {
+  runner: Runner
+  store: Store
+  content: ContentCalls
+  files: BlobFiles
+}
+
+const listChunk = 100
+
+/** All but Write, which passes bytes on undecoded: see contentWrite.ts. */
+export function contentService({ runner, store, content, files }: ContentDeps): Omit<ContentServer, 'write'> {
+  const blobOf = ({ namespace }: ApiCall, digest: string): StoredBlob => {
+    insist(checkDigest(digest))
+    const blob = store.world.namespace(namespace).blobs.get(digest)
+    if (!blob) throw notFound(`content ${digest}`)
+    return blob
+  }
+
+  return {
+    info: unary(({ digest }, context) => {
+      const call = namespacedCall(context, 'Content/Info')
+      return { info: infoOf(digest, blobOf(call, digest)) }
+    }),
+
+    update: unary(async ({ info, updateMask }, context) => {
+      const call = namespacedCall(context, 'Content/Update')
+      const digest = info?.digest ?? ''
+      blobOf(call, digest)
+      await runner.run(call.cause, contentStream(call.namespace, digest), world => {
+        const current = world.namespace(call.namespace).blobs.get(digest)
+        const labels = maskedLabels(current?.labels ?? {}, info?.labels ?? {}, updateMask)
+        insist(checkLabels(labels))
+        return updateContent(call.namespace, current, digest, labels)
+      })
+      return { info: infoOf(digest, blobOf(call, digest)) }
+    }),
+
+    list: serverStream(async function* ({ filters }, context): AsyncGenerator<ListContentResponse> {
+      const call = namespacedCall(context, 'Content/List')
+      const accepts = filtersOf(filters)
+      let info: Info[] = []
+      for (const [digest, blob] of store.world.namespace(call.namespace).blobs) {
+        if (!accepts(path => fieldOf(digest, blob, path))) continue
+        info.push(infoOf(digest, blob))
+        if (info.length === listChunk) {
+          yield { info }
+          info = []
+        }
+      }
+      if (info.length > 0) yield { info }
+    }),
+
+    delete: unary(async ({ digest }, context) => {
+      const call = namespacedCall(context, 'Content/Delete')
+      insist(checkDigest(digest))
+      await runner.run(call.cause, contentStream(call.namespace, digest), world =>
+        deleteContent(call.namespace, world.namespace(call.namespace).blobs.get(digest), digest),
+      )
+      return {}
+    }),
+
+    read: serverStream(async function* ({ digest, offset, size }, context) {
+      const call = namespacedCall(context, 'Content/Read')
+      const total = BigInt(blobOf(call, digest).size)
+      yield* files.read({ digest, total, offset, size }, context.signal)
+    }),
+
+    status: unary((request, context) => {
+      const { namespace } = namespacedCall(context, 'Content/Status')
+      return content.status(request, { namespace })
+    }),
+
+    listStatuses: unary((request, context) => {
+      const { namespace } = namespacedCall(context, 'Content/ListStatuses')
+      filtersOf(request.filters)
+      return content.listStatuses(request, { namespace })
+    }),
+
+    abort: unary((request, context) => {
+      const { namespace } = namespacedCall(context, 'Content/Abort')
+      return content.abort(request, { namespace })
+    }),
+  }
+}
+
+/** Records that a namespace holds a blob whose bytes are in the store. Holding it already is no failure here. */
+export async function recordBlob(
+  { runner, store }: { runner: Runner; store: Store },
+  { namespace, cause, lease }: ApiCall,
+  blob: { digest: string; size: bigint; labels: Labels },
+): Promise<'recorded' | 'known'> {
+  const outcome = await runner.attempt(cause, contentStream(namespace, blob.digest), world => {
+    const here = world.namespace(namespace)
+    const held = lease === undefined ? undefined : { id: lease, view: here.lease(lease) }
+    const decision = commitContent(namespace, here.blobs.get(blob.digest), blob)
+    return withLease(decision, namespace, held, { type: 'content', id: blob.digest })
+  })
+  if (!isRefusal(outcome)) return 'recorded'
+  if (outcome.refused === 'already-exists' && store.world.namespace(namespace).blobs.has(blob.digest)) return 'known'
+  throw refusalStatus(outcome)
+}
+
+function infoOf(digest: string, blob: StoredBlob): Info {
+  return {
+    digest,
+    size: BigInt(blob.size),
+    createdAt: timestampToProto(blob.createdAt),
+    updatedAt: timestampToProto(blob.updatedAt),
+    labels: { ...blob.labels },
+  }
+}
+
+function fieldOf(digest: string, blob: StoredBlob, [field, ...rest]: readonly string[]): string | undefined {
+  switch (field) {
+    case 'digest':
+      return digest
+    case 'size':
+      return blob.size
+    case 'labels':
+      return labelField(blob.labels, rest)
+    default:
+      return undefined
+  }
+}

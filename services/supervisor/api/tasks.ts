@@ -1,0 +1,338 @@
+// containerd.services.tasks.v1.Tasks: lifecycles by command, states from the fold, the rest from the runtime.
+import { notFound, unimplemented } from '../../../plugins/kit/errors.js'
+import { type CallContext, unary } from '../../../plugins/kit/serve.js'
+import type { TasksServer } from '../../../proto/gen/containerd/services/tasks/v1/tasks.js'
+import type { Metric } from '../../../proto/gen/containerd/types/metrics.js'
+import { type Process, Status } from '../../../proto/gen/containerd/v1/types/task.js'
+import type { Clock } from '../clock.js'
+import type { Exec } from '../domain/exec/decide.js'
+import { requestExec, stepExec } from '../domain/exec/decide.js'
+import type { ExecEvent, ExecState } from '../domain/exec/events.js'
+import { containerStream, execStream, taskStream } from '../domain/streams.js'
+import type { Task } from '../domain/task/decide.js'
+import { stepTask } from '../domain/task/decide.js'
+import type { TaskEvent, TaskState } from '../domain/task/events.js'
+import { parseTimestamp } from '../domain/time.js'
+import { checkIdentifier } from '../domain/validate.js'
+import type { Exit } from '../domain/values.js'
+import type { RuntimeCalls } from '../effects/ports.js'
+import type { Runner } from '../runner.js'
+import type { Store } from '../state/store.js'
+import { type ApiCall, filtersOf, insist, namespacedCall } from './call.js'
+import { mountFromProto, smallFromAny } from '../state/convert.js'
+
+interface Deps {
+  runner: Runner
+  store: Store
+  runtime: RuntimeCalls
+  clock: Clock
+}
+
+/** How many tasks are asked for their metrics side by side, and how long each may take. */
+const metricsConcurrency = 16
+const metricsDeadlineMs = 5_000
+
+export function tasksService({ runner, store, runtime, clock }: Deps): TasksServer {
+  const here = (call: ApiCall) => store.world.namespace(call.namespace)
+
+  const step = (call: ApiCall, event: TaskEvent) =>
+    runner.complete(call.cause, containerStream(call.namespace, event.containerId), world =>
+      stepTask(call.namespace, world.namespace(call.namespace).task(event.containerId), event),
+    )
+
+  const stepOfExec = (call: ApiCall, event: ExecEvent) =>
+    runner.complete(call.cause, containerStream(call.namespace, event.containerId), world =>
+      stepExec(call.namespace, world.namespace(call.namespace).exec(event.containerId, event.execId), event),
+    )
+
+  /** A task or exec that is there; throws NOT_FOUND otherwise. */
+  const taskOf = (call: ApiCall, id: string): Task => {
+    const task = here(call).task(id)
+    if (task.state === 'absent' || task.state === 'creating') throw notFound(`task ${id}`)
+    return task
+  }
+  const execOf = (call: ApiCall, id: string, execId: string): Exec => {
+    taskOf(call, id)
+    const exec = here(call).exec(id, execId)
+    if (exec.state === 'absent') throw notFound(`exec ${execId} of task ${id}`)
+    return exec
+  }
+
+  return {
+    create: unary(async (request, context) => {
+      const call = namespacedCall(context, 'Tasks/Create')
+      const { containerId } = request
+      const record = here(call).container(containerId).facts.record
+      if (!record) throw notFound(`container "${containerId}" in namespace "${call.namespace}"`)
+      if (request.checkpoint) throw unimplemented('restoring a task from a checkpoint')
+      await step(call, {
+        type: 'TaskCreateRequested',
+        containerId,
+        runtime: request.runtimePath || record.runtime.name,
+        stdio: stdioOf(request),
+        rootfs: request.rootfs.map(mountFromProto),
+        options: request.options ? smallFromAny(request.options) : record.runtime.options,
+        checkpoint: '',
+      })
+      return { containerId, pid: here(call).task(containerId).facts.pid }
+    }),
+
+    start: unary(async ({ containerId, execId }, context) => {
+      const call = namespacedCall(context, 'Tasks/Start')
+      if (execId === '') {
+        const { pid } = taskOf(call, containerId).facts
+        await step(call, { type: 'TaskStartRequested', containerId })
+        return { pid }
+      }
+      execOf(call, containerId, execId)
+      // Its record may be gone before the answer, when it ends at once and is deleted by another client.
+      const started = pidOfStart(store, call.namespace, containerId, execId)
+      try {
+        await stepOfExec(call, { type: 'ExecStartRequested', containerId, execId })
+        return { pid: started.pid() }
+      } finally {
+        started.stop()
+      }
+    }),
+
+    delete: unary(async ({ containerId }, context) => {
+      const call = namespacedCall(context, 'Tasks/Delete')
+      const before = taskOf(call, containerId)
+      const ended = endOf(store, taskStream(call.namespace, containerId))
+      try {
+        await step(call, { type: 'TaskDeleteRequested', containerId })
+        return { id: '', pid: before.facts.pid, ...exitToProto(ended.exit()) }
+      } finally {
+        ended.stop()
+      }
+    }),
+
+    deleteProcess: unary(async ({ containerId, execId }, context) => {
+      const call = namespacedCall(context, 'Tasks/DeleteProcess')
+      const { facts } = execOf(call, containerId, execId)
+      await stepOfExec(call, { type: 'ExecDeleteRequested', containerId, execId })
+      return { id: execId, pid: facts.pid, ...exitToProto(facts.exit) }
+    }),
+
+    get: unary((request, context) => {
+      const call = namespacedCall(context, 'Tasks/Get')
+      const { containerId, execId } = request
+      const process =
+        execId === ''
+          ? processOfTask(containerId, taskOf(call, containerId))
+          : processOfExec(execId, execOf(call, containerId, execId))
+      return { process }
+    }),
+
+    list: unary((_request, context) => {
+      const call = namespacedCall(context, 'Tasks/List')
+      const tasks = [...here(call).tasks].filter(([, { state }]) => state !== 'creating')
+      return { tasks: tasks.map(([id, task]) => processOfTask(id, task)) }
+    }),
+
+    kill: unary(async ({ containerId, execId, signal, all }, context) => {
+      const call = namespacedCall(context, 'Tasks/Kill')
+      if (execId === '') {
+        taskOf(call, containerId)
+        await step(call, { type: 'TaskSignalled', containerId, signal, all })
+      } else {
+        execOf(call, containerId, execId)
+        await stepOfExec(call, { type: 'ExecSignalled', containerId, execId, signal })
+      }
+      return {}
+    }),
+
+    exec: unary(async (request, context) => {
+      const call = namespacedCall(context, 'Tasks/Exec')
+      const { namespace } = call
+      const { containerId, execId } = request
+      insist(checkIdentifier(execId), 'exec id')
+      taskOf(call, containerId)
+      insist(request.spec ? undefined : 'the process spec is missing')
+      const spec = { typeUrl: request.spec?.typeUrl ?? '', value: request.spec?.value ?? Buffer.alloc(0) }
+      await runner.complete(call.cause, containerStream(namespace, containerId), world => {
+        const now = world.namespace(namespace)
+        const command = { namespace, containerId, execId, stdio: stdioOf(request), spec }
+        return requestExec(now.task(containerId), now.exec(containerId, execId), command)
+      })
+      return {}
+    }),
+
+    resizePty: unary(async ({ containerId, execId, width, height }, context) => {
+      const { namespace } = ofProcess(namespacedCall(context, 'Tasks/ResizePty'), containerId, execId)
+      await runtime.resizePty({ namespace, id: containerId, execId, width, height })
+      return {}
+    }),
+
+    closeIo: unary(async ({ containerId, execId, stdin }, context) => {
+      const { namespace } = ofProcess(namespacedCall(context, 'Tasks/CloseIO'), containerId, execId)
+      await runtime.closeIo({ namespace, id: containerId, execId, stdin })
+      return {}
+    }),
+
+    pause: unary(async ({ containerId }, context) => {
+      const call = namespacedCall(context, 'Tasks/Pause')
+      taskOf(call, containerId)
+      await step(call, { type: 'TaskPauseRequested', containerId })
+      return {}
+    }),
+
+    resume: unary(async ({ containerId }, context) => {
+      const call = namespacedCall(context, 'Tasks/Resume')
+      taskOf(call, containerId)
+      await step(call, { type: 'TaskResumeRequested', containerId })
+      return {}
+    }),
+
+    listPids: unary(async ({ containerId }, context) => {
+      const call = namespacedCall(context, 'Tasks/ListPids')
+      taskOf(call, containerId)
+      return runtime.pids({ namespace: call.namespace, id: containerId })
+    }),
+
+    checkpoint: unary(async () => {
+      throw unimplemented('checkpointing a task')
+    }),
+
+    update: unary(async ({ containerId, resources, annotations }, context) => {
+      const call = namespacedCall(context, 'Tasks/Update')
+      taskOf(call, containerId)
+      // No intent goes before: asked again after a crash, the runtime sets the same limits.
+      await runtime.update({ namespace: call.namespace, id: containerId, resources, annotations })
+      await step(call, { type: 'TaskResourcesUpdated', containerId })
+      return {}
+    }),
+
+    metrics: unary(async ({ filters }, context) => {
+      const call = namespacedCall(context, 'Tasks/Metrics')
+      const accepts = filtersOf(filters)
+      const ids = [...here(call).tasks]
+        .filter(([id, { state }]) => hasMetrics(state) && accepts(([field]) => (field === 'id' ? id : undefined)))
+        .map(([id]) => id)
+      return { metrics: await collectMetrics(runtime, clock, call.namespace, ids) }
+    }),
+
+    wait: unary(async ({ containerId, execId }, context) => {
+      const call = namespacedCall(context, 'Tasks/Wait')
+      const current = execId === '' ? taskOf(call, containerId) : execOf(call, containerId, execId)
+      if (current.facts.exit) return exitToProto(current.facts.exit)
+      const { namespace } = call
+      const stream = execId === '' ? taskStream(namespace, containerId) : execStream(namespace, containerId, execId)
+      return exitToProto(await nextExit(store, stream, context))
+    }),
+  }
+
+  /** The call, once it is sure that the process is there. */
+  function ofProcess(call: ApiCall, id: string, execId: string): ApiCall {
+    if (execId === '') taskOf(call, id)
+    else execOf(call, id, execId)
+    return call
+  }
+}
+
+const hasMetrics = (state: TaskState) => ['created', 'running', 'pausing', 'paused', 'resuming'].includes(state)
+
+/** A task that does not answer (it may be ending) is left out, as containerd does. */
+async function collectMetrics(
+  runtime: RuntimeCalls,
+  clock: Clock,
+  namespace: string,
+  ids: readonly string[],
+): Promise<Metric[]> {
+  const metrics: Metric[] = []
+  const queue = [...ids]
+  const worker = async () => {
+    for (let id = queue.shift(); id !== undefined; id = queue.shift()) {
+      const answer = await runtime.stats({ namespace, id }, { deadlineMs: metricsDeadlineMs }).catch(() => undefined)
+      const now = clock.now()
+      const timestamp = { seconds: now / 1_000_000_000n, nanos: Number(now % 1_000_000_000n) }
+      if (answer?.stats) metrics.push({ timestamp, id, data: answer.stats })
+    }
+  }
+  await Promise.all(Array.from({ length: Math.min(metricsConcurrency, ids.length) }, worker))
+  return metrics.sort((a, b) => (a.id < b.id ? -1 : 1))
+}
+
+/** Waits on the fold, not on the shim: an exit counts once it is durable. */
+function nextExit(store: Store, stream: string, context: CallContext): Promise<Exit> {
+  return new Promise((resolve, reject) => {
+    const unsubscribe = store.subscribeStream(stream, ({ event }) => {
+      if (!('exit' in event)) return
+      finish()
+      resolve(event.exit)
+    })
+    const cancelled = () => {
+      finish()
+      reject(context.signal.reason)
+    }
+    const finish = () => {
+      unsubscribe()
+      context.signal.removeEventListener('abort', cancelled)
+    }
+    if (context.signal.aborted) cancelled()
+    else context.signal.addEventListener('abort', cancelled)
+  })
+}
+
+/** Remembers the exit that a lifecycle ends with, while its record goes. */
+function endOf(store: Store, stream: string): { exit(): Exit | null; stop(): void } {
+  let exit: Exit | null = null
+  const stop = store.subscribeStream(stream, ({ event }) => {
+    if ('exit' in event) exit = event.exit
+  })
+  return { exit: () => exit, stop }
+}
+
+function pidOfStart(store: Store, namespace: string, containerId: string, execId: string) {
+  let pid = 0
+  const stop = store.subscribeStream(execStream(namespace, containerId, execId), ({ event }) => {
+    if (event.type === 'ExecStarted') pid = event.pid
+  })
+  return { pid: () => pid, stop }
+}
+
+const statusOfTask: Record<TaskState, Status> = {
+  absent: Status.UNKNOWN,
+  creating: Status.UNKNOWN,
+  created: Status.CREATED,
+  starting: Status.CREATED,
+  running: Status.RUNNING,
+  pausing: Status.PAUSING,
+  paused: Status.PAUSED,
+  resuming: Status.PAUSED,
+  stopped: Status.STOPPED,
+  deleting: Status.STOPPED,
+}
+
+const statusOfExec: Record<ExecState, Status> = {
+  absent: Status.UNKNOWN,
+  adding: Status.CREATED,
+  added: Status.CREATED,
+  starting: Status.CREATED,
+  running: Status.RUNNING,
+  stopped: Status.STOPPED,
+  deleting: Status.STOPPED,
+}
+
+/** As containerd answers: the container's id is in `id`, and `container_id` is empty. */
+function processOfTask(id: string, { state, facts }: Task): Process {
+  const { pid, stdio, exit } = facts
+  return { containerId: '', id, pid, status: statusOfTask[state], ...stdio, ...exitToProto(exit) }
+}
+
+function processOfExec(id: string, { state, facts }: Exec): Process {
+  const { pid, stdio, exit } = facts
+  return { containerId: '', id, pid, status: statusOfExec[state], ...stdio, ...exitToProto(exit) }
+}
+
+function exitToProto(exit: Exit | null) {
+  const at = exit ? parseTimestamp(exit.at) : undefined
+  // Go's zero time is what clients take for "has not ended".
+  const zero = { seconds: -62_135_596_800n, nanos: 0 }
+  return { exitStatus: exit?.status ?? 0, exitedAt: at ?? zero }
+}
+
+function stdioOf(request: { stdin: string; stdout: string; stderr: string; terminal: boolean }) {
+  const { stdin, stdout, stderr, terminal } = request
+  return { stdin, stdout, stderr, terminal }
+}

@@ -1,0 +1,277 @@
+// The supervisor's settings: defaults, overridden by the TOML file, overridden by flags.
+import { readFile } from 'node:fs/promises'
+import { hostname } from 'node:os'
+import { isAbsolute, join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { parse, TomlError } from 'smol-toml'
+import type { Json, Config as PluginSettings } from '../../plugins/kit/plugin.js'
+import type { ProxyPlugin } from './plugins/directory.js'
+
+export const usage = `purserd [options]
+  --config FILE           TOML file; default /etc/purser/purser.toml if it exists
+  --root DIR              durable: journal, content, snapshots      (default /var/lib/purser)
+  --state DIR             not durable: sockets, bundles             (default /run/purser)
+  --address SOCK          where clients connect                     (default <state>/purser.sock)
+  --metrics HOST:PORT     Prometheus metrics and /healthz, or off   (default off)
+  --nats embedded|off|URL where events are published                (default embedded)
+  --node NAME             this node's name in events                (default the host's name)
+  --log-level LEVEL       trace, debug, info, warn, error           (default info)
+  --version, --help`
+
+export interface Settings {
+  root: string
+  state: string
+  address: string
+  metrics: { host: string; port: number } | undefined
+  nats: NatsSettings
+  node: string
+  logLevel: string
+  proxyPlugins: ProxyPlugin[]
+  /** By `kind.id`: what the configuration says to a plugin beyond its directories. */
+  plugins: Readonly<Record<string, PluginSettings>>
+  /** Whether the bundled plugins are started with the supervisor; else they are expected to register by themselves. */
+  pluginHost: boolean
+  journal: { segmentBytes: number | undefined; reserveBytes: number | undefined }
+}
+
+export interface NatsSettings {
+  /** 'embedded', 'off', or the URL of a server. */
+  server: string
+  credentialsFile: string | undefined
+  tlsCaFile: string | undefined
+  stream: string | undefined
+  streamMaxBytes: number | undefined
+}
+
+/** The command line or the file says something that cannot be followed. The message is for the operator. */
+export class ConfigError extends Error {
+  constructor(message: string) {
+    super(message)
+    this.name = 'ConfigError'
+  }
+}
+
+const defaultFile = '/etc/purser/purser.toml'
+/** sun_path of a unix socket, less the longest name that we put below or behind a directory or an address. */
+const socketPathMax = 107
+
+/** Throws ConfigError. `help` and `version` ask for just that. */
+export async function loadConfig(args: readonly string[]): Promise<Settings | 'help' | 'version'> {
+  const flags = readFlags(args)
+  if (flags.help) return 'help'
+  if (flags.version) return 'version'
+  const file = await readFileTable(flags.config)
+  const text = (flag: string | undefined, key: string, fallback: string) => flag ?? file.string(key) ?? fallback
+  const root = text(flags.root, 'root', '/var/lib/purser')
+  const state = text(flags.state, 'state', '/run/purser')
+  const address = text(flags.address, 'address', join(state, 'purser.sock')).replace(/^unix:\/\//, '')
+  for (const [name, path] of Object.entries({ root, state, address })) {
+    if (!isAbsolute(path)) throw new ConfigError(`${name} = "${path}": write an absolute path`)
+  }
+  for (const path of [`${address}.ttrpc`, join(state, 'plugins', 'snapshotter.overlayfs.sock')]) {
+    if (Buffer.byteLength(path) > socketPathMax) {
+      throw new ConfigError(
+        `${path} is longer than the ${socketPathMax} bytes of a socket's path: choose a shorter directory`,
+      )
+    }
+  }
+  const node = text(flags.node, 'node', hostname())
+  if (!/^[\w.-]{1,128}$/.test(node)) throw new ConfigError(`node = "${node}": use letters, digits, ".", "_" and "-"`)
+  const settings: Settings = {
+    root,
+    state,
+    address,
+    node,
+    metrics: readMetrics(text(flags.metrics, 'metrics', 'off')),
+    logLevel: readLevel(text(flags['log-level'], 'log_level', 'info')),
+    nats: {
+      server: readNats(text(flags.nats, 'nats', 'embedded')),
+      credentialsFile: file.string('nats_credentials'),
+      tlsCaFile: file.string('nats_tls_ca'),
+      stream: file.string('nats_stream'),
+      streamMaxBytes: file.number('nats_stream_max_bytes'),
+    },
+    proxyPlugins: readProxies(file),
+    plugins: readPlugins(file),
+    pluginHost: file.boolean('plugin_host') ?? true,
+    journal: readJournal(file),
+  }
+  file.refuseUnknown()
+  return settings
+}
+
+function readFlags(args: readonly string[]) {
+  try {
+    return parseArgs({
+      args: [...args],
+      options: {
+        config: { type: 'string' },
+        root: { type: 'string' },
+        state: { type: 'string' },
+        address: { type: 'string', short: 'a' },
+        metrics: { type: 'string' },
+        nats: { type: 'string' },
+        node: { type: 'string' },
+        'log-level': { type: 'string' },
+        version: { type: 'boolean' },
+        help: { type: 'boolean', short: 'h' },
+      },
+    }).values
+  } catch (error) {
+    throw new ConfigError(`${error instanceof Error ? error.message : error}\n\n${usage}`)
+  }
+}
+
+async function readFileTable(path: string | undefined): Promise<Table> {
+  const file = path ?? defaultFile
+  try {
+    return new Table(file, '', parse(await readFile(file, 'utf8')))
+  } catch (error) {
+    if (error instanceof TomlError) throw new ConfigError(`${file}: ${error.message}`)
+    const missing = error instanceof Error && 'code' in error && error.code === 'ENOENT'
+    if (missing && path === undefined) return new Table(file, '', {})
+    if (missing) throw new ConfigError(`${file} does not exist: correct --config or leave it out`)
+    throw error
+  }
+}
+
+function readMetrics(text: string): Settings['metrics'] {
+  if (text === 'off' || text === '') return undefined
+  const match = /^(?:\[([0-9a-fA-F:]+)\]|([\w.-]*)):(\d{1,5})$/.exec(text)
+  const port = Number(match?.[3])
+  if (!match || port > 65_535)
+    throw new ConfigError(`metrics = "${text}": write HOST:PORT, for example 127.0.0.1:9090, or off`)
+  return { host: match[1] ?? (match[2] || '0.0.0.0'), port }
+}
+
+function readLevel(level: string): string {
+  const levels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']
+  if (!levels.includes(level)) throw new ConfigError(`log_level = "${level}": use one of ${levels.join(', ')}`)
+  return level
+}
+
+function readNats(server: string): string {
+  if (server === 'embedded' || server === 'off' || /^(nats|tls|ws|wss):\/\//.test(server)) return server
+  throw new ConfigError(`nats = "${server}": use "embedded", "off" or a URL like nats://127.0.0.1:4222`)
+}
+
+function readProxies(file: Table): ProxyPlugin[] {
+  const types = ['snapshot', 'content', 'diff'] as const
+  return file.tables('proxy_plugins').map(([name, table]) => {
+    const given = table.string('type')
+    const type = types.find(known => known === given)
+    const address = table.string('address')
+    if (!type || !address) {
+      throw new ConfigError(`[proxy_plugins.${name}] needs type (one of ${types.join(', ')}) and address (a socket)`)
+    }
+    table.refuseUnknown()
+    return { name, type, address }
+  })
+}
+
+function readPlugins(file: Table): Settings['plugins'] {
+  const sections: Record<string, PluginSettings> = {}
+  for (const [kind, byId] of file.tables('plugins')) {
+    for (const [id, section] of byId.tables()) sections[`${kind}.${id}`] = section.all()
+  }
+  const network = file.table('network')
+  sections['network.cni'] = {
+    ...dropUndefined({
+      confDirs: network.strings('conf_dirs'),
+      binDirs: network.strings('bin_dirs'),
+      networks: network.strings('networks'),
+      timeoutMs: network.number('timeout_ms'),
+    }),
+    ...sections['network.cni'],
+  }
+  network.refuseUnknown()
+  return sections
+}
+
+function readJournal(file: Table): Settings['journal'] {
+  const journal = file.table('journal')
+  const settings = {
+    segmentBytes: journal.number('segment_bytes'),
+    reserveBytes: journal.number('reserve_bytes'),
+  }
+  journal.refuseUnknown()
+  return settings
+}
+
+function dropUndefined(values: Record<string, Json | undefined>): PluginSettings {
+  const settings: PluginSettings = {}
+  for (const [key, value] of Object.entries(values)) if (value !== undefined) settings[key] = value
+  return settings
+}
+
+/** One table of the file; remembers what was asked for, so that a misspelt key is told. */
+class Table {
+  private readonly known = new Set<string>()
+
+  constructor(
+    private readonly file: string,
+    private readonly path: string,
+    private readonly values: Readonly<Record<string, unknown>>,
+  ) {}
+
+  string(key: string): string | undefined {
+    const value = this.take(key)
+    if (value === undefined || typeof value === 'string') return value
+    return this.fail(key, 'a string')
+  }
+
+  number(key: string): number | undefined {
+    const value = this.take(key)
+    if (value === undefined || (typeof value === 'number' && Number.isInteger(value) && value >= 0)) return value
+    return this.fail(key, 'a whole number')
+  }
+
+  boolean(key: string): boolean | undefined {
+    const value = this.take(key)
+    if (value === undefined || typeof value === 'boolean') return value
+    return this.fail(key, 'true or false')
+  }
+
+  strings(key: string): string[] | undefined {
+    const value = this.take(key)
+    if (value === undefined) return undefined
+    if (Array.isArray(value) && value.every(item => typeof item === 'string')) return value
+    return this.fail(key, 'a list of strings')
+  }
+
+  table(key: string): Table {
+    const value = this.take(key) ?? {}
+    return isTable(value) ? new Table(this.file, this.name(key), value) : this.fail(key, 'a table')
+  }
+
+  /** The tables in a table, or in this one. */
+  tables(key?: string): [string, Table][] {
+    const parent = key === undefined ? this : this.table(key)
+    return Object.keys(parent.values).map(name => [name, parent.table(name)])
+  }
+
+  all(): PluginSettings {
+    return JSON.parse(JSON.stringify(this.values))
+  }
+
+  refuseUnknown(): void {
+    const unknown = Object.keys(this.values).find(key => !this.known.has(key))
+    if (unknown !== undefined) throw new ConfigError(`${this.file}: unknown setting "${this.name(unknown)}"`)
+  }
+
+  private take(key: string): unknown {
+    this.known.add(key)
+    return this.values[key]
+  }
+
+  private name(key: string): string {
+    return this.path === '' ? key : `${this.path}.${key}`
+  }
+
+  private fail(key: string, wanted: string): never {
+    throw new ConfigError(`${this.file}: ${this.name(key)} has to be ${wanted}`)
+  }
+}
+
+const isTable = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)

@@ -1,0 +1,75 @@
+// The plugins' comings and goings as facts of their machines: what the registry writes into.
+import type { Emit } from '../../../proto/gen/purser/plugins/v1/registry.js'
+import { stepPlugin } from '../domain/plugin/decide.js'
+import type { PluginEvent } from '../domain/plugin/events.js'
+import { pluginStream } from '../domain/streams.js'
+import type { Sequence } from '../journal/journal.js'
+import type { Runner } from '../runner.js'
+import type { Store } from '../state/store.js'
+import type { Emissions, PluginName } from './emissions.js'
+import { ownCause } from './supervisor.js'
+
+export interface RegistrationFacts extends PluginName {
+  version: string
+  endpoint: string
+  capabilities: readonly string[]
+}
+
+export class Ledger {
+  constructor(
+    private readonly runner: Runner,
+    private readonly store: Store,
+    private readonly emissions: Emissions,
+  ) {}
+
+  /** Answers the epoch: how often this plugin has registered, this time included. */
+  async registered({ kind, id, version, endpoint, capabilities }: RegistrationFacts): Promise<bigint> {
+    let epoch = 0
+    await this.runner.run(ownCause('registration', `${kind}/${id}`), pluginStream(kind, id), world => {
+      const plugin = world.plugin(kind, id)
+      epoch = plugin.facts.epoch + 1
+      return stepPlugin(plugin, { type: 'PluginRegistered', kind, id, version, endpoint, capabilities, epoch })
+    })
+    return BigInt(epoch)
+  }
+
+  ready({ kind, id }: PluginName, epoch: bigint): Promise<void> {
+    return this.step({ type: 'PluginReady', kind, id, epoch: Number(epoch) })
+  }
+
+  draining({ kind, id }: PluginName, epoch: bigint, reason: string): Promise<void> {
+    return this.step({ type: 'PluginDraining', kind, id, epoch: Number(epoch), reason })
+  }
+
+  lost({ kind, id }: PluginName, epoch: bigint, reason: string): Promise<void> {
+    return this.step({ type: 'PluginLost', kind, id, epoch: Number(epoch), reason })
+  }
+
+  left({ kind, id }: PluginName, epoch: bigint, reason: string): Promise<void> {
+    return this.step({ type: 'PluginLeft', kind, id, epoch: Number(epoch), reason })
+  }
+
+  emitted(plugin: PluginName, emission: Emit): Promise<Sequence> {
+    return this.emissions.record(plugin, emission)
+  }
+
+  /** No plugin outlives its stream: whoever was there when the supervisor ended has to register again. */
+  async loseAll(reason: string): Promise<void> {
+    const live = [...this.store.world.plugins].filter(([, { state }]) =>
+      ['opening', 'ready', 'draining'].includes(state),
+    )
+    await Promise.all(
+      live.map(([key, { facts }]) => {
+        const [kind = '', id = ''] = key.split('/')
+        return this.lost({ kind, id }, BigInt(facts.epoch), reason)
+      }),
+    )
+  }
+
+  private async step(event: PluginEvent): Promise<void> {
+    const { kind, id } = event
+    await this.runner.run(ownCause('registration', `${kind}/${id}`), pluginStream(kind, id), world =>
+      stepPlugin(world.plugin(kind, id), event),
+    )
+  }
+}

@@ -1,0 +1,81 @@
+// Which process manager answers which intent.
+import type { Intent, Perform } from '../runner.js'
+import type { Blobs } from './blobs.js'
+import type { Execs } from './execs.js'
+import type { Networks } from './networks.js'
+import type { Snapshots } from './snapshots.js'
+import type { Tasks } from './tasks.js'
+
+export interface Managers {
+  tasks: Tasks
+  execs: Execs
+  networks: Networks
+  snapshots: Snapshots
+  blobs: Blobs
+}
+
+/** Counts what is under way by container, so that recovery leaves alone what is being worked on. */
+export class Busy {
+  private readonly counts = new Map<string, number>()
+
+  has(namespace: string, containerId: string): boolean {
+    return this.counts.has(`${namespace}/${containerId}`)
+  }
+
+  async during<T>(namespace: string, containerId: string, work: () => Promise<T>): Promise<T> {
+    const key = `${namespace}/${containerId}`
+    this.counts.set(key, (this.counts.get(key) ?? 0) + 1)
+    try {
+      return await work()
+    } finally {
+      const left = (this.counts.get(key) ?? 1) - 1
+      if (left > 0) this.counts.set(key, left)
+      else this.counts.delete(key)
+    }
+  }
+}
+
+export function performer(managers: Managers, busy: Busy): Perform {
+  return intent => {
+    const work = workFor(managers, intent)
+    if (!work) return undefined
+    const { event } = intent
+    return 'containerId' in event ? busy.during(intent.namespace, event.containerId, work) : work()
+  }
+}
+
+function workFor({ tasks, execs, networks, snapshots, blobs }: Managers, intent: Intent) {
+  const { event } = intent
+  switch (event.type) {
+    case 'TaskCreateRequested':
+      return () => tasks.create(intent, event)
+    case 'TaskStartRequested':
+      return () => tasks.start(intent, event)
+    case 'TaskSignalled':
+      return () => tasks.signal(intent, event)
+    case 'TaskPauseRequested':
+      return () => tasks.pause(intent, event)
+    case 'TaskResumeRequested':
+      return () => tasks.resume(intent, event)
+    case 'TaskDeleteRequested':
+      return () => tasks.delete(intent, event)
+    case 'ExecRequested':
+      return () => execs.add(intent, event)
+    case 'ExecStartRequested':
+      return () => execs.start(intent, event)
+    case 'ExecSignalled':
+      return () => execs.signal(intent, event)
+    case 'ExecDeleteRequested':
+      return () => execs.delete(intent, event)
+    case 'NetworkAttachRequested':
+      return () => networks.attach(intent, event)
+    case 'NetworkDetachRequested':
+      return () => networks.detach(intent, event)
+    case 'SnapshotRemoved':
+      return async () => snapshots.removed(intent, event)
+    case 'ContentDeleted':
+      return async () => blobs.deleted(event)
+    default:
+      return undefined
+  }
+}

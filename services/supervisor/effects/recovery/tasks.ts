@@ -1,0 +1,234 @@
+// Compares the journal's tasks with the runtime's, whenever the runtime plugin has (re)registered.
+import type { Logger } from 'pino'
+import { Code, StatusError } from '../../../../plugins/kit/errors.js'
+import { Status } from '../../../../proto/gen/containerd/v1/types/task.js'
+import {
+  type Task as ListedTask,
+  Liveness,
+  type StateResponse,
+} from '../../../../proto/gen/purser/runtime/v1/runtime.js'
+import { exitFromProto } from '../../state/convert.js'
+import type { Clock } from '../../clock.js'
+import { type Decision, isRefusal } from '../../domain/decision.js'
+import { recordExecExit, stepExec } from '../../domain/exec/decide.js'
+import { containerStream } from '../../domain/streams.js'
+import { recordDeleted, recordExit, stepTask } from '../../domain/task/decide.js'
+import type { TaskEvent } from '../../domain/task/events.js'
+import { formatNanos } from '../../domain/time.js'
+import type { Exit } from '../../domain/values.js'
+import type { Runner } from '../../runner.js'
+import type { Store } from '../../state/store.js'
+import type { World } from '../../state/world.js'
+import type { Networks } from '../networks.js'
+import type { Busy } from '../perform.js'
+import type { RuntimeCalls } from '../ports.js'
+import { messageOf, ownCause } from '../supervisor.js'
+import { actionFor, type Reality } from './rules.js'
+
+/** How many tasks are looked at side by side, and how long one may take: a broken shim delays nobody else. */
+const concurrency = 16
+const taskDeadlineMs = 20_000
+const killed = 137
+
+interface Place {
+  namespace: string
+  id: string
+}
+
+export class TaskRecovery {
+  constructor(
+    private readonly runner: Runner,
+    private readonly store: Store,
+    private readonly runtime: RuntimeCalls,
+    private readonly networks: Networks,
+    private readonly busy: Busy,
+    private readonly clock: Clock,
+    private readonly log: Logger,
+  ) {}
+
+  /** Resolves when every task was looked at. */
+  async run(): Promise<void> {
+    const { tasks } = await this.runtime.list({}, { deadlineMs: 60_000 })
+    const listed = new Map(tasks.map(task => [`${task.namespace}/${task.id}`, task]))
+    const places = new Map<string, Place>()
+    for (const { namespace, id } of tasks) places.set(`${namespace}/${id}`, { namespace, id })
+    for (const [namespace, { tasks }] of this.store.world.namespaces) {
+      for (const id of tasks.keys()) places.set(`${namespace}/${id}`, { namespace, id })
+    }
+    const queue = [...places.values()].filter(({ namespace, id }) => !this.busy.has(namespace, id))
+    const worker = async () => {
+      for (let place = queue.pop(); place; place = queue.pop()) {
+        await this.reconcile(place, listed.get(`${place.namespace}/${place.id}`))
+      }
+    }
+    await Promise.all(Array.from({ length: concurrency }, worker))
+  }
+
+  private async reconcile(place: Place, listed: ListedTask | undefined): Promise<void> {
+    const { namespace, id } = place
+    const { state } = this.store.world.namespace(namespace).task(id)
+    const reality = realityOf(listed)
+    const action = actionFor(state, reality)
+    const line = { namespace, id, journal: state, reality, action }
+    if (action === 'adopt') this.log.debug(line, 'adopted a task')
+    else this.log.info(line, 'the journal and the runtime differ about a task')
+    try {
+      await this.busy.during(namespace, id, async () => {
+        await this.act(place, action, listed?.init)
+        if (reality !== 'unresponsive') await this.reconcileExecs(place)
+      })
+    } catch (error) {
+      this.log.error(
+        { ...line, err: error },
+        'a task could not be reconciled; it is tried again when the runtime registers again',
+      )
+    }
+  }
+
+  private async act(
+    place: Place,
+    action: ReturnType<typeof actionFor>,
+    init: StateResponse | undefined,
+  ): Promise<void> {
+    const { id: containerId } = place
+    switch (action) {
+      case 'adopt':
+      case 'wait':
+        return
+      case 'destroy':
+        return this.destroy(place)
+      case 'fail-create':
+        await this.destroy(place)
+        await this.detach(place)
+        return this.step(place, { type: 'TaskCreateFailed', containerId, reason: 'the supervisor ended meanwhile' })
+      case 'record-start':
+        return this.step(place, { type: 'TaskStarted', containerId, pid: init?.pid ?? 0 })
+      case 'fail-start':
+        return this.step(place, { type: 'TaskStartFailed', containerId, reason: 'the supervisor ended meanwhile' })
+      case 'record-pause':
+        return this.step(place, { type: 'TaskPaused', containerId })
+      case 'fail-pause':
+        return this.step(place, { type: 'TaskPauseFailed', containerId, reason: 'the supervisor ended meanwhile' })
+      case 'record-resume':
+        return this.step(place, { type: 'TaskResumed', containerId })
+      case 'fail-resume':
+        return this.step(place, { type: 'TaskResumeFailed', containerId, reason: 'the supervisor ended meanwhile' })
+      case 'record-exit':
+        return this.exit(place, exitFromProto(init?.exitStatus ?? killed, init?.exitedAt))
+      case 'record-lost':
+        return this.exit(place, this.lostNow())
+      case 'delete-again':
+        return this.deleteAgain(place)
+    }
+  }
+
+  private async deleteAgain(place: Place): Promise<void> {
+    const { namespace, id } = place
+    await this.destroy(place)
+    await this.detach(place)
+    await this.decide(place, world => {
+      const here = world.namespace(namespace)
+      const task = here.task(id)
+      const exit = task.facts.exit ?? this.lostNow()
+      return recordDeleted(namespace, id, task, here.execsOf(id), { pid: task.facts.pid, exit })
+    })
+  }
+
+  private async exit(place: Place, exit: Exit): Promise<void> {
+    const { namespace, id } = place
+    await this.decide(place, world => {
+      const task = world.namespace(namespace).task(id)
+      return recordExit(namespace, id, task, { pid: task.facts.pid, exit })
+    })
+  }
+
+  private async reconcileExecs({ namespace, id }: Place): Promise<void> {
+    const unsettled = [...this.store.world.namespace(namespace).execsOf(id)].filter(
+      ([, { state }]) => state !== 'added' && state !== 'stopped',
+    )
+    for (const [execId] of unsettled) await this.reconcileExec({ namespace, id }, execId)
+  }
+
+  private async reconcileExec(place: Place, execId: string): Promise<void> {
+    const { namespace, id } = place
+    const real = await this.stateOf(place, execId)
+    await this.decide(place, world => {
+      const exec = world.namespace(namespace).exec(id, execId)
+      const step = (event: Parameters<typeof stepExec>[2]) => stepExec(namespace, exec, event)
+      const reason = 'the supervisor ended meanwhile'
+      const of = { containerId: id, execId }
+      switch (exec.state) {
+        case 'adding':
+          return real ? step({ type: 'ExecAdded', ...of }) : step({ type: 'ExecAddFailed', ...of, reason })
+        case 'deleting':
+          return real ? step({ type: 'ExecDeleteFailed', ...of, reason }) : step({ type: 'ExecDeleted', ...of })
+        case 'starting':
+          if (real?.status === Status.RUNNING) return step({ type: 'ExecStarted', ...of, pid: real.pid })
+          if (real?.status === Status.CREATED) return step({ type: 'ExecStartFailed', ...of, reason })
+          return recordExecExit(namespace, id, execId, exec, this.endOf(real, exec.facts.pid))
+        case 'running':
+          if (real?.status === Status.RUNNING) return { facts: [] }
+          return recordExecExit(namespace, id, execId, exec, this.endOf(real, exec.facts.pid))
+        default:
+          return { facts: [] }
+      }
+    })
+  }
+
+  private endOf(real: StateResponse | undefined, pid: number): { pid: number; exit: Exit } {
+    const known = real && real.status === Status.STOPPED
+    const exit = known ? exitFromProto(real.exitStatus, real.exitedAt) : this.lostNow()
+    return { pid: pid || (real?.pid ?? 0), exit }
+  }
+
+  private async stateOf({ namespace, id }: Place, execId: string): Promise<StateResponse | undefined> {
+    try {
+      return await this.runtime.state({ namespace, id, execId }, { deadlineMs: taskDeadlineMs })
+    } catch (error) {
+      if (error instanceof StatusError && error.code === Code.NOT_FOUND) return undefined
+      throw error
+    }
+  }
+
+  private async destroy({ namespace, id }: Place): Promise<void> {
+    await this.runtime.destroy({ namespace, id }, { deadlineMs: taskDeadlineMs })
+  }
+
+  private async detach({ namespace, id }: Place): Promise<void> {
+    const event = { type: 'NetworkDetachRequested', containerId: id, network: '' } as const
+    await this.networks.detachIfAttached({ namespace, sequence: 0n, event, cause: ownCause('recovery') }, id)
+  }
+
+  private step(place: Place, event: TaskEvent): Promise<void> {
+    const { namespace, id } = place
+    return this.decide(place, world => stepTask(namespace, world.namespace(namespace).task(id), event))
+  }
+
+  private async decide({ namespace, id }: Place, decide: (world: World) => Decision): Promise<void> {
+    const outcome = await this.runner.attempt(ownCause('recovery'), containerStream(namespace, id), decide)
+    if (isRefusal(outcome)) this.log.debug({ namespace, id, reason: messageOf(outcome.message) }, 'already reconciled')
+  }
+
+  private lostNow(): Exit {
+    return { status: killed, at: formatNanos(this.clock.now()) }
+  }
+}
+
+function realityOf(listed: ListedTask | undefined): Reality {
+  if (!listed) return 'absent'
+  if (listed.liveness === Liveness.LIVENESS_UNRESPONSIVE) return 'unresponsive'
+  if (listed.liveness !== Liveness.LIVENESS_ALIVE || !listed.init) return 'dead'
+  switch (listed.init.status) {
+    case Status.CREATED:
+      return 'created'
+    case Status.RUNNING:
+      return 'running'
+    case Status.PAUSED:
+    case Status.PAUSING:
+      return 'paused'
+    case Status.STOPPED:
+      return 'stopped'
+    default:
+      return 'dead'
+  }
+}

@@ -1,0 +1,203 @@
+// Snapshots between the journal, which knows their names, and the plugin, which holds their files.
+import { randomBytes } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Logger } from 'pino'
+import { Code, failedPrecondition, StatusError } from '../../../plugins/kit/errors.js'
+import { mountFromProto } from '../state/convert.js'
+import { withLease } from '../domain/lease/decide.js'
+import { committed, mayCommit, mayPrepare, prepared, type SnapshotPlace } from '../domain/snapshot/decide.js'
+import type { SnapshotRemoved } from '../domain/snapshot/events.js'
+import { snapshotStream } from '../domain/streams.js'
+import type { Labels, Mount } from '../domain/values.js'
+import { Lanes } from '../lanes.js'
+import { type Cause, type Intent, type Runner, refusalStatus } from '../runner.js'
+import type { Store } from '../state/store.js'
+import type { World } from '../state/world.js'
+import type { SnapshotterCalls } from './ports.js'
+import { messageOf } from './supervisor.js'
+
+export interface SnapshotRequest {
+  place: SnapshotPlace
+  cause: Cause
+  lease: string | undefined
+  labels: Labels
+}
+
+/** Labels with these names are meant for the plugin as well. */
+const pluginLabel = /^containerd\.io\/snapshot[/.]/
+const removalRetryMs = [100, 1000, 5000, 30_000] as const
+
+export class Snapshots {
+  /** One operation on a key at a time: the plugin's answer and the journal's record belong together. */
+  private readonly keys = new Lanes()
+  /** Removals follow each other in the order in which they were journaled: children before parents. */
+  private readonly removals = new Lanes()
+  private readonly stopping = new AbortController()
+
+  constructor(
+    private readonly runner: Runner,
+    private readonly store: Store,
+    /** The calls of a snapshotter by name; throws INVALID_ARGUMENT for one that nobody knows. */
+    private readonly snapshotter: (name: string) => SnapshotterCalls,
+    private readonly log: Logger,
+  ) {}
+
+  prepare(kind: 'active' | 'view', request: SnapshotRequest, parent: string): Promise<readonly Mount[]> {
+    const { place, labels, lease } = request
+    const { namespace, snapshotter, key } = place
+    const calls = this.snapshotter(snapshotter)
+    return this.keys.run(laneOf(place), async () => {
+      const { record } = this.allowed(place, parent)
+      const backendKey = newBackendKey(place)
+      const forPlugin = {
+        snapshotter,
+        key: backendKey,
+        parent: record?.backendKey ?? '',
+        labels: Object.fromEntries(Object.entries(labels).filter(([name]) => pluginLabel.test(name))),
+      }
+      const { mounts: made } = kind === 'view' ? await calls.view(forPlugin) : await calls.prepare(forPlugin)
+      const mounts = made.map(mountFromProto)
+      try {
+        await this.runner.run(request.cause, snapshotStream(namespace, snapshotter, key), world => {
+          const refusal = refusalToPrepare(world, place, parent)
+          if (refusal) return refusal
+          const made = prepared(place, { kind, parent, labels, backendKey, mounts })
+          return leased(world, made, place, key, lease)
+        })
+      } catch (error) {
+        this.discard(snapshotter, backendKey)
+        throw error
+      }
+      return mounts
+    })
+  }
+
+  commit(request: SnapshotRequest, name: string): Promise<void> {
+    const { place, labels, lease } = request
+    const { namespace, snapshotter, key } = place
+    const calls = this.snapshotter(snapshotter)
+    return this.keys.run(laneOf(place), async () => {
+      const here = this.store.world.namespace(namespace)
+      const active = here.snapshot(snapshotter, key)
+      const refusal = mayCommit(active, here.snapshot(snapshotter, name), key, name)
+      if (refusal || !active) throw refusalStatus(refusal ?? { refused: 'not-found', message: `snapshot "${key}"` })
+      const backendKey = newBackendKey({ ...place, key: name })
+      await calls.commit({ snapshotter, name: backendKey, key: active.backendKey, labels: {}, parent: '' })
+      const { size, inodes } = await calls.usage({ snapshotter, key: backendKey })
+      const usage = { size: String(size), inodes: String(inodes) }
+      await this.runner.run(request.cause, snapshotStream(namespace, snapshotter, key), world => {
+        const here = world.namespace(namespace)
+        const current = here.snapshot(snapshotter, key)
+        const refused = mayCommit(current, here.snapshot(snapshotter, name), key, name)
+        const merged = { ...current?.labels, ...labels }
+        return (
+          refused ?? leased(world, committed(place, { name, labels: merged, backendKey, usage }), place, name, lease)
+        )
+      })
+    })
+  }
+
+  async usage(place: SnapshotPlace): Promise<{ size: bigint; inodes: bigint }> {
+    const record = this.store.world.namespace(place.namespace).snapshot(place.snapshotter, place.key)
+    if (!record) throw refusalStatus({ refused: 'not-found', message: `snapshot "${place.key}"` })
+    if (record.usage) return { size: BigInt(record.usage.size), inodes: BigInt(record.usage.inodes) }
+    return this.snapshotter(place.snapshotter).usage({ snapshotter: place.snapshotter, key: record.backendKey })
+  }
+
+  async cleanup(snapshotter: string): Promise<void> {
+    await this.removals.run(snapshotter, async () => {}) // what was journaled before is done
+    await this.snapshotter(snapshotter).cleanup({ snapshotter })
+  }
+
+  /** Mounts of an active snapshot or view, as the plugin gave them. */
+  mounts({ namespace, snapshotter, key }: SnapshotPlace): readonly Mount[] {
+    this.snapshotter(snapshotter)
+    const record = this.store.world.namespace(namespace).snapshot(snapshotter, key)
+    if (!record) throw refusalStatus({ refused: 'not-found', message: `snapshot "${key}"` })
+    if (record.kind === 'committed') throw failedPrecondition(`snapshot "${key}" is committed: prepare or view it`)
+    return record.mounts
+  }
+
+  /** Its removal is durable: the files follow, without anybody waiting. */
+  removed(_intent: Intent, { snapshotter, backendKey }: SnapshotRemoved): void {
+    this.discard(snapshotter, backendKey)
+  }
+
+  /** Removes what the plugin has for namespaces' snapshots that the journal does not know: left over from a crash. */
+  async reconcile(snapshotter: string, listed: readonly string[]): Promise<void> {
+    const known = new Set<string>()
+    for (const namespace of this.store.world.namespaces.values()) {
+      for (const { backendKey } of namespace.snapshots.get(snapshotter)?.values() ?? []) known.add(backendKey)
+    }
+    const orphans = listed.filter(key => isBackendKey(key) && !known.has(key))
+    if (orphans.length > 0)
+      this.log.info({ snapshotter, count: orphans.length }, 'removing snapshots that no record knows')
+    // Children were made after their parents, and names grow with time: the youngest goes first.
+    for (const key of orphans.sort(byAge).reverse()) this.discard(snapshotter, key)
+  }
+
+  close(): void {
+    this.stopping.abort()
+  }
+
+  private discard(snapshotter: string, backendKey: string): void {
+    void this.removals.run(snapshotter, async () => {
+      for (const pause of [0, ...removalRetryMs]) {
+        if (this.stopping.signal.aborted) return // the next start finds it
+        await delay(pause, undefined, { signal: this.stopping.signal, ref: false }).catch(() => {})
+        if (await this.tryRemove(snapshotter, backendKey)) return
+      }
+      this.log.error({ snapshotter, key: backendKey }, 'a removed snapshot still has files; the next start tries again')
+    })
+  }
+
+  private async tryRemove(snapshotter: string, key: string): Promise<boolean> {
+    try {
+      await this.snapshotter(snapshotter).remove({ snapshotter, key })
+      return true
+    } catch (error) {
+      if (error instanceof StatusError && error.code === Code.NOT_FOUND) return true
+      this.log.debug({ snapshotter, key, reason: messageOf(error) }, 'a snapshot cannot be removed yet')
+      return false
+    }
+  }
+
+  private allowed(place: SnapshotPlace, parent: string) {
+    const { world } = this.store
+    const refusal = refusalToPrepare(world, place, parent)
+    if (refusal) throw refusalStatus(refusal)
+    return { record: parent === '' ? undefined : world.namespace(place.namespace).snapshot(place.snapshotter, parent) }
+  }
+}
+
+function refusalToPrepare(world: World, { namespace, snapshotter, key }: SnapshotPlace, parent: string) {
+  const here = world.namespace(namespace)
+  const record = parent === '' ? undefined : here.snapshot(snapshotter, parent)
+  return mayPrepare(here.snapshot(snapshotter, key), { name: parent, record }, key)
+}
+
+function leased(
+  world: World,
+  decision: ReturnType<typeof prepared>,
+  { namespace, snapshotter }: SnapshotPlace,
+  key: string,
+  lease: string | undefined,
+) {
+  const held = lease === undefined ? undefined : { id: lease, view: world.namespace(namespace).lease(lease) }
+  return withLease(decision, namespace, held, { type: `snapshots/${snapshotter}`, id: key })
+}
+
+const laneOf = ({ namespace, snapshotter, key }: SnapshotPlace) => snapshotStream(namespace, snapshotter, key)
+
+let made = 0
+
+/** Unique for ever, so that a key can be used again while the files of its predecessor are still being removed. */
+function newBackendKey({ namespace, key }: SnapshotPlace): string {
+  made += 1
+  const age = `${Date.now().toString(36)}${(made % 1_679_616).toString(36).padStart(4, '0')}${randomBytes(2).toString('hex')}`
+  return `${namespace}/${age}/${key}`
+}
+
+const isBackendKey = (key: string) => key.split('/').length >= 3
+const ageOf = (key: string) => key.split('/')[1] ?? ''
+const byAge = (a: string, b: string) => (ageOf(a) < ageOf(b) ? -1 : 1)
