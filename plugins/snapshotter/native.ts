@@ -1,0 +1,33 @@
+// Trees as whole copies: slow and large, but any file system will do.
+import { chmodSync, closeSync, mkdirSync, openSync } from 'node:fs'
+import type { Mount } from '../../proto/gen/containerd/types/mount.js'
+import { syncfs } from '../kit/linux.js'
+import { runCommand } from './command.js'
+import { bind, files, type TreePlace, type TreeStorage } from './tree.js'
+
+/** Mounts have the shape of containerd's native snapshotter (snapshots/native, `mounts`). */
+export class NativeTrees implements TreeStorage {
+  readonly canRebase = false
+
+  async create({ directory, ancestors }: TreePlace, kind: 'active' | 'view', signal: AbortSignal): Promise<void> {
+    const parent = ancestors[0]
+    if (parent === undefined || kind === 'view') {
+      mkdirSync(files(directory))
+      chmodSync(files(directory), 0o755)
+      return
+    }
+    // With everything a file has: owners, times, extended attributes, holes, links. Shared blocks where possible.
+    await runCommand('cp', ['-a', '--reflink=auto', '--', files(parent), `${directory}/`], signal)
+    const fd = openSync(directory, 'r')
+    try {
+      await syncfs(fd)
+    } finally {
+      closeSync(fd)
+    }
+  }
+
+  mounts({ directory, ancestors }: TreePlace, kind: 'active' | 'view'): Mount[] {
+    if (kind === 'active') return [bind(files(directory), 'rw')]
+    return [bind(files(ancestors[0] ?? directory), 'ro')]
+  }
+}

@@ -1,0 +1,89 @@
+// Where removed snapshots go: out of sight at once, off the disk in the background.
+import { mkdirSync, readdirSync, renameSync, rmdirSync, rmSync } from 'node:fs'
+import { basename } from 'node:path'
+import type { Logger } from 'pino'
+import { runCommand } from './command.js'
+
+/** How many directories one rm gets: a bound for its command line. */
+const atOnce = 256
+
+export class Trash {
+  readonly #path: string
+  readonly #log: Logger
+  readonly #stop: AbortSignal
+  #emptying: Promise<void> | undefined
+
+  /** What an earlier life left is thrown out in the background. */
+  constructor(path: string, log: Logger, stop: AbortSignal) {
+    this.#path = path
+    this.#log = log
+    this.#stop = stop
+    mkdirSync(path, { recursive: true, mode: 0o700 })
+    if (readdirSync(path).length > 0) this.#emptySoon()
+  }
+
+  /** Takes the directory away from its place in one step; durable with its parent's flush. Its name is unique for ever. */
+  throw(directory: string): void {
+    const place = `${this.#path}/${basename(directory)}`
+    renameSync(directory, place)
+    if (!removeNearlyEmpty(place)) this.#emptySoon()
+  }
+
+  /** Resolves when everything thrown in by now is off the disk; rejects when some of it cannot be removed. */
+  async empty(): Promise<void> {
+    await this.#emptying?.catch(() => {})
+    this.#emptying ??= this.#removeAll()
+    await this.#emptying
+  }
+
+  /** Waits for a removal under way, which the stop signal has cut short. */
+  async close(): Promise<void> {
+    await this.#emptying?.catch(() => {})
+  }
+
+  #emptySoon(): void {
+    this.#emptying ??= this.#removeAll()
+    this.#emptying.catch(error => {
+      if (!this.#stop.aborted)
+        this.#log.error(
+          { err: error, path: this.#path },
+          'removed snapshots still take disk space: see why, then clean up',
+        )
+    })
+  }
+
+  async #removeAll(): Promise<void> {
+    try {
+      for (;;) {
+        const names = readdirSync(this.#path).slice(0, atOnce)
+        if (names.length === 0 || this.#stop.aborted) return
+        // A program of its own: an image's 100 000 files would keep this process's few threads busy for seconds.
+        await runCommand(
+          'rm',
+          ['-rf', '--one-file-system', '--', ...names.map(name => `${this.#path}/${name}`)],
+          this.#stop,
+        )
+      }
+    } finally {
+      this.#emptying = undefined
+    }
+  }
+}
+
+/** A container that wrote nothing leaves a handful of directories: quicker removed than a program is started. */
+function removeNearlyEmpty(directory: string): boolean {
+  try {
+    rmSync(`${directory}/meta.json`, { force: true })
+    for (const name of ['work/work', 'work', 'fs']) {
+      try {
+        rmdirSync(`${directory}/${name}`)
+      } catch (error) {
+        if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error
+      }
+    }
+    rmdirSync(directory)
+    return true
+  } catch {
+    return false // something is in it: for rm, which tells what cannot be removed
+  }
+}
