@@ -59,17 +59,17 @@ export class Running {
 
   /** Resolves once the output so far matches: for prompts and terminals, where lines do not end. */
   async says(pattern: RegExp, timeoutMs = 10_000): Promise<void> {
-    const ended = this.exited.then(() => true)
+    const said = () => `; it said: ${this.#stdout}${this.#stderr}`
+    const isOver = () => this.child.exitCode !== null || this.child.signalCode !== null
     await until(
-      `${this.title} to print ${pattern}; so far: ${this.#stdout}${this.#stderr}`,
-      async () => {
+      `${this.title} to print ${pattern}`,
+      () => {
+        const over = isOver()
         if (pattern.test(this.#stdout)) return true
-        const over = await Promise.race([ended, new Promise<false>(resolve => setTimeout(resolve, 10, false))])
-        if (over && !pattern.test(this.#stdout))
-          throw new Error(`${this.title} ended without printing ${pattern}: ${this.#stdout}${this.#stderr}`)
+        if (over) throw new Error(`${this.title} ended without printing ${pattern}${said()}`)
         return false
       },
-      { timeoutMs },
+      { timeoutMs, detail: said },
     )
   }
 

@@ -1,7 +1,7 @@
 // What a supervisor may leave on a machine, found and removed: processes, mounts, network namespaces, cgroups, sockets.
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { gone, processesOf, signal } from './process.js'
 
@@ -42,7 +42,8 @@ export async function removeByForce(traces: Traces): Promise<void> {
     try {
       step()
     } catch (error) {
-      failures.push(error)
+      // A dying shim clears up as well.
+      if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) failures.push(error)
     }
   }
   const sockets = shimSocketsOf(traces)
@@ -87,6 +88,13 @@ export function cgroupsOf(containers: ContainerName[]): string[] {
   )
 }
 
+/** What a container's cgroup holds in the file of version 1 ("memory/memory.limit_in_bytes") or 2 ("memory.max"). */
+export function cgroupValue(id: string, version1: string, version2: string, namespace = 'default'): string {
+  const [controller = '', file = ''] = version1.split('/')
+  const first = join(cgroupRoot, controller, namespace, id, file)
+  return readFileSync(existsSync(first) ? first : join(cgroupRoot, namespace, id, version2), 'utf8').trim()
+}
+
 /** Pinned namespaces that bear a container's id in their name. */
 function netnsOf({ containers }: Traces): string[] {
   return netnsDirectories.slice(0, 1).flatMap(directory =>
@@ -120,7 +128,8 @@ function removeNetns(path: string): void {
 
 /** A cgroup is removed with rmdir, children first; its files are the kernel's. */
 function removeCgroup(path: string): void {
-  for (const name of list(path)) if (statSync(join(path, name)).isDirectory()) removeCgroup(join(path, name))
+  for (const entry of readdirSync(path, { withFileTypes: true }))
+    if (entry.isDirectory()) removeCgroup(join(path, entry.name))
   rmdirSync(path)
 }
 

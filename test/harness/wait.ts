@@ -49,21 +49,23 @@ export async function withDeadline<T>(promise: Promise<T>, timeoutMs: number, wh
 
 /**
  * Asks until the answer is neither undefined nor false. For facts without an event: the process table, mounts,
- * another program's files. `what` completes the sentence "gave up waiting for …".
+ * another program's files. `what` completes the sentence "gave up waiting for …"; `detail` is asked when that happens.
  */
 export async function until<T>(
   what: string,
   ask: () => T | undefined | false | Promise<T | undefined | false>,
-  { timeoutMs = 10_000, intervalMs = 20 } = {},
+  { timeoutMs = 10_000, intervalMs = 20, detail = noDetail } = {},
 ): Promise<T> {
   const expiry = performance.now() + timeoutMs
   for (;;) {
     const answer = await ask()
     if (answer !== undefined && answer !== false) return answer
-    if (performance.now() > expiry) throw new DeadlineError(what, timeoutMs)
+    if (performance.now() > expiry) throw new DeadlineError(`${what}${detail()}`, timeoutMs)
     await pause(intervalMs)
   }
 }
+
+const noDetail = (): string => ''
 
 export function pause(ms: number): Promise<void> {
   return new Promise(resolve => setTimeout(resolve, ms))
