@@ -95,7 +95,7 @@ export class LivePlugin {
       }
       const wake = () => done(true)
       const timer = setTimeout(() => done(false), withinMs)
-      timer.unref()
+      if (this.#closed) timer.unref() // nobody waits for the afterlife of a plugin that is gone
       this.#idleWaiters.add(wake)
     })
   }
