@@ -1,0 +1,144 @@
+// What an operator copies from deploy/ has to be right: the unit, the configuration files, the installer.
+import { execFileSync, spawnSync } from 'node:child_process'
+import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import t from 'tap'
+import { loadConfig, type Settings } from '../../../services/supervisor/config.js'
+
+const project = join(dirname(fileURLToPath(import.meta.url)), '../../..')
+const deploy = (name: string) => join(project, 'deploy', name)
+const read = (name: string) => readFileSync(deploy(name), 'utf8')
+
+t.test('the systemd unit keeps containers alive when the supervisor stops', async t => {
+  const unit = parseUnit(read('purserd.service'))
+  t.match(unit, {
+    Service: {
+      Type: 'notify',
+      NotifyAccess: 'main',
+      KillMode: 'process',
+      Restart: 'always',
+      Delegate: 'yes',
+      RuntimeDirectory: 'purser',
+      RuntimeDirectoryMode: '0700',
+      RuntimeDirectoryPreserve: 'yes',
+      StateDirectory: 'purser',
+      StateDirectoryMode: '0700',
+      LimitNOFILE: 'infinity',
+      LimitNPROC: 'infinity',
+      TasksMax: 'infinity',
+      OOMScoreAdjust: '-999',
+    },
+    Install: { WantedBy: 'multi-user.target' },
+  })
+  t.match(unit.Service?.ExecStart, /^\/usr\/bin\/node .*\/dist\/purserd\.js --config \/etc\/purser\/purser\.toml$/)
+  if (existsSync('/usr/bin/systemd-analyze')) {
+    const { status, stderr } = spawnSync('systemd-analyze', ['verify', '--man=no', deploy('purserd.service')])
+    t.equal(status, 0, stderr.toString())
+  }
+})
+
+t.test('the configuration file shows every setting, and changes nothing as it is', async t => {
+  const text = read('purser.toml')
+  const directory = t.testdir({ 'empty.toml': '', 'all.toml': text.replaceAll(/^#(?=\S)/gm, '') })
+  t.same(await settings(deploy('purser.toml')), await settings(join(directory, 'empty.toml')))
+
+  const all = await settings(join(directory, 'all.toml'))
+  t.same(unset(all), [], 'no setting is left out')
+  t.match(all.plugins, { 'network.cni': { timeoutMs: 30_000 }, 'runtime.v2': { startsMax: 4 } })
+  t.same(
+    all.proxyPlugins.map(({ name, type }) => [name, type]),
+    [['stargz', 'snapshot']],
+  )
+})
+
+t.test('the configuration of a nats-server of one’s own is accepted by nats-server', async t => {
+  const { status, stderr } = spawnSync('nats-server', ['-t', '-c', deploy('nats.conf')], { cwd: t.testdir({}) })
+  t.equal(status, 0, stderr.toString())
+})
+
+t.test('the installer explains itself when it can’t go on', async t => {
+  const run = (...command: string[]) => {
+    const [file = '', ...args] = command
+    const { status, stderr } = spawnSync(file, args, { encoding: 'utf8' })
+    return { status, stderr }
+  }
+  t.match(run('bash', '-n', deploy('setup.sh')), { status: 0 })
+  t.match(run('bash', deploy('setup.sh'), '--everything'), { status: 1, stderr: /unknown option --everything/ })
+  const asNobody = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups']
+  const copy = join(t.testdir({ deploy: {} }), 'deploy/setup.sh')
+  copyFileSync(deploy('setup.sh'), copy)
+  t.match(run(...asNobody, 'bash', '-c', readFileSync(copy, 'utf8')), { status: 1, stderr: /this needs root: / })
+
+  const tools = t.testdir({ node: '#!/bin/sh\n[ "$1" = --version ] && echo v18.0.0\nexit 1\n' })
+  chmodSync(join(tools, 'node'), 0o755)
+  t.match(run('env', `PATH=${tools}:${process.env.PATH}`, 'bash', deploy('setup.sh')), {
+    status: 1,
+    stderr: /node v18\.0\.0 is too old: install Node\.js 20\.15 or newer/,
+  })
+})
+
+t.test('the installer builds when a source is newer, and is quick and silent when nothing is to be done', async t => {
+  const copy = t.testdir({
+    deploy: {},
+    plugins: { 'plugin.ts': '' },
+    services: {},
+    proto: { gen: {} },
+    node_modules: { '.package-lock.json': '{}' },
+    dist: { 'purserd.js': '' },
+    'package.json': JSON.stringify({ name: 'x', version: '1.0.0', scripts: { build: 'touch dist/purserd.js' } }),
+    'package-lock.json': '{}',
+  })
+  copyFileSync(deploy('setup.sh'), join(copy, 'deploy/setup.sh'))
+  // One minute apart, as file times go: lock, installed packages, sources, build.
+  const order = ['package-lock.json', 'node_modules/.package-lock.json', 'package.json', 'plugins/plugin.ts']
+  for (const [index, name] of [...order, 'dist/purserd.js'].entries()) age(join(copy, name), 10 - index)
+  const run = () => execFileSync('bash', [join(copy, 'deploy/setup.sh')], { encoding: 'utf8' })
+  t.equal(run(), '')
+  age(join(copy, 'dist/purserd.js'), 60)
+  t.equal(run(), 'purser setup: building\n')
+  t.equal(run(), '')
+  mkdirSync(join(copy, 'services/new'))
+  writeFileSync(join(copy, 'services/new/file.ts'), '')
+  t.equal(run(), 'purser setup: building\n')
+})
+
+async function settings(file: string): Promise<Settings> {
+  const loaded = await loadConfig(['--config', file])
+  if (typeof loaded === 'string') throw new Error('settings were expected')
+  return loaded
+}
+
+/** The paths of what stays undefined although the file sets everything. */
+function unset(values: object, path = ''): string[] {
+  return Object.entries(values).flatMap(([key, value]) => {
+    if (value === undefined) return [path + key]
+    return typeof value === 'object' && value !== null ? unset(value, `${path}${key}.`) : []
+  })
+}
+
+/** Sections of `key = value` lines; throws at anything else. */
+function parseUnit(text: string): Record<string, Record<string, string>> {
+  const unit: Record<string, Record<string, string>> = {}
+  let section: Record<string, string> | undefined
+  for (const line of text.split('\n')) {
+    if (line === '' || line.startsWith('#')) continue
+    const [, name] = /^\[(\w+)\]$/.exec(line) ?? []
+    const [, key, value] = /^(\w+)=(.*)$/.exec(line) ?? []
+    if (name !== undefined) {
+      section = {}
+      unit[name] = section
+    } else if (section && key !== undefined && value !== undefined) {
+      if (key in section && key !== 'ExecStartPre') throw new Error(`${key} stands there twice`)
+      section[key] = value
+    } else {
+      throw new Error(`"${line}" belongs to no section, or is no setting`)
+    }
+  }
+  return unit
+}
+
+function age(path: string, minutes: number): void {
+  const time = new Date(Date.now() - minutes * 60_000)
+  utimesSync(path, time, time)
+}
