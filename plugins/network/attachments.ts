@@ -114,6 +114,7 @@ export class Attachments {
         record = { ...record, result }
         await this.records.write(record)
       })
+      record = { ...record, result }
       const finished: FinishedRecord = { ...record, stage: 'attached', result }
       await this.records.write(finished)
       return finished
@@ -147,7 +148,7 @@ export class Attachments {
 
   /**
    * What an attachment without a record looked like, for plugins that keep something beyond a reboot (host-local's
-   * addresses) while our records, below /run, do not.
+   * addresses) while our records, should they lie below /run, are lost.
    */
   private async guess(key: AttachmentKey, network: string): Promise<AttachmentRecord | undefined> {
     const known = (await this.networks.names()).includes(network)

@@ -54,7 +54,7 @@ function held(path: string, fd: number): Claim {
     },
     // The name goes first: a daemon that a plugin left behind may keep the descriptor, and its lock, for ever.
     release() {
-      unlinkIfThere(path)
+      if (isSameFile(fd, path)) unlinkIfThere(path) // else we were evicted, and the file is somebody else's
       closeSync(fd)
     },
   }
