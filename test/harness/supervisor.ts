@@ -45,8 +45,9 @@ export async function purser(scope: Scope, options: SupervisorOptions = {}): Pro
   }
   const host = new Host(places.directory, places.root, places.state, places.address, {
     kind: 'purserd',
-    command: process.execPath,
-    args: [program, ...args, ...(options.flags ?? [])],
+    // As it is installed: its first line chooses node's flags.
+    command: program,
+    args: [...args, ...(options.flags ?? [])],
     servingLine: /^serving/,
     metricsUrl: `http://${metrics}/metrics`,
   })
