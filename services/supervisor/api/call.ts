@@ -6,6 +6,7 @@ import type { Actor } from '../../../proto/gen/purser/journal/v1/record.js'
 import { type Filter, type FilterError, parseFilters } from '../domain/filter.js'
 import { checkIdentifier, type Objection } from '../domain/validate.js'
 import type { Cause } from '../runner.js'
+import { linearRegExp } from './linearRegExp.js'
 
 export interface ApiCall {
   namespace: string
@@ -43,7 +44,7 @@ export function insist(objection: Objection, what?: string): void {
 /** The filters of a request; a malformed one is INVALID_ARGUMENT. */
 export function filtersOf(sources: readonly string[]): Filter {
   try {
-    return parseFilters(sources)
+    return parseFilters(sources, linearRegExp)
   } catch (error) {
     if (isFilterError(error)) throw invalidArgument(error.message)
     throw error

@@ -4,10 +4,13 @@
 //   selector = fieldpath [("==" | "!=" | "~=") value]   without a value: the field must be present
 //   fieldpath = field ("." field)*                  a field is a word or a quoted string
 //   value    = quoted | anything up to "," or a space; for "~=" also |…| and /…/
+// Spaces between these are passed over: containerd's own client writes `type==X, id==Y`.
 
 /** What a thing answers for a field path; undefined when it has no such field. */
 export type Fields = (path: readonly string[]) => string | undefined
 export type Filter = (fields: Fields) => boolean
+/** Makes a regular expression of its source; throws with a sentence when it cannot. */
+export type CompilePattern = (source: string) => { test(text: string): boolean }
 
 export class FilterError extends Error {
   constructor(source: string, position: number, problem: string) {
@@ -18,16 +21,16 @@ export class FilterError extends Error {
 
 const filterLengthMax = 8192
 
-/** Any of the filters suffices; none at all accepts everything. Throws FilterError. */
-export function parseFilters(sources: readonly string[]): Filter {
-  const filters = sources.filter(source => source !== '').map(parseFilter)
-  if (filters.length === 0) return () => true
+/** Any of the filters suffices; none at all, or an empty one, accepts everything. Throws FilterError. */
+export function parseFilters(sources: readonly string[], compile: CompilePattern): Filter {
+  if (sources.length === 0 || sources.includes('')) return () => true
+  const filters = sources.map(source => parseFilter(source, compile))
   return fields => filters.some(filter => filter(fields))
 }
 
-function parseFilter(source: string): Filter {
+function parseFilter(source: string, compile: CompilePattern): Filter {
   if (source.length > filterLengthMax) throw new FilterError(source, 0, `longer than ${filterLengthMax} characters`)
-  const scanner = new Scanner(source)
+  const scanner = new Scanner(source, compile)
   const selectors: Filter[] = [parseSelector(scanner)]
   while (!scanner.atEnd()) {
     scanner.expect(',')
@@ -65,13 +68,18 @@ function parseSelector(scanner: Scanner): Filter {
 class Scanner {
   private position = 0
 
-  constructor(private readonly source: string) {}
+  constructor(
+    private readonly source: string,
+    private readonly compile: CompilePattern,
+  ) {}
 
   atEnd(): boolean {
+    this.skipSpace()
     return this.position >= this.source.length
   }
 
   take(text: string): boolean {
+    this.skipSpace()
     if (!this.source.startsWith(text, this.position)) return false
     this.position += text.length
     return true
@@ -82,8 +90,9 @@ class Scanner {
   }
 
   field(): string {
+    this.skipSpace()
     if (this.source[this.position] === '"') return this.quoted('"')
-    return this.match(/[A-Za-z_][A-Za-z0-9_]*/y) ?? this.fail('expected a field name')
+    return this.match(/[A-Za-z0-9_]+/y) ?? this.fail('expected a field name')
   }
 
   operator(): '==' | '!=' | '~=' | undefined {
@@ -95,17 +104,18 @@ class Scanner {
   }
 
   value(allowPatternQuotes: boolean): string {
+    this.skipSpace()
     const quote = this.source[this.position]
     if (quote === '"') return this.quoted('"')
     if (allowPatternQuotes && (quote === '|' || quote === '/')) return this.quoted(quote)
     return this.match(/[^\s,]+/y) ?? this.fail('expected a value')
   }
 
-  pattern(): RegExp {
+  pattern(): ReturnType<CompilePattern> {
     const start = this.position
     const source = this.value(true)
     try {
-      return new RegExp(source)
+      return this.compile(source)
     } catch (error) {
       this.position = start
       return this.fail(error instanceof Error ? error.message : 'not a regular expression')
@@ -123,6 +133,10 @@ class Scanner {
     return quote === '"' ? inner.replace(/\\(.)/g, '$1') : inner.replaceAll(`\\${quote}`, quote)
   }
 
+  private skipSpace(): void {
+    this.match(/\s+/y)
+  }
+
   private match(expression: RegExp): string | undefined {
     expression.lastIndex = this.position
     const found = expression.exec(this.source)?.[0]
@@ -134,6 +148,9 @@ class Scanner {
     throw new FilterError(this.source, this.position, problem)
   }
 }
+
+/** A field that counts as present only with a value, as all of containerd's do. */
+export const present = (value: string): string | undefined => (value === '' ? undefined : value)
 
 /** The fields of something that has labels: `labels.a.b` asks for the label "a.b". */
 export function labelField(labels: Readonly<Record<string, string>>, path: readonly string[]): string | undefined {

@@ -1,0 +1,70 @@
+// All services of the main socket, put onto one server. What containerd has beside them answers UNIMPLEMENTED by
+// grpc-js itself, which clients take for an older server: Transfer, Streaming, Sandbox, Mounts.
+import type { Server } from '@grpc/grpc-js'
+import type { Logger } from 'pino'
+import type { PluginService } from '../../../plugins/kit/plugin.js'
+import { ContainersService } from '../../../proto/gen/containerd/services/containers/v1/containers.js'
+import { EventsService } from '../../../proto/gen/containerd/services/events/v1/events.js'
+import { ImagesService } from '../../../proto/gen/containerd/services/images/v1/images.js'
+import { IntrospectionService } from '../../../proto/gen/containerd/services/introspection/v1/introspection.js'
+import { LeasesService } from '../../../proto/gen/containerd/services/leases/v1/leases.js'
+import { NamespacesService } from '../../../proto/gen/containerd/services/namespaces/v1/namespace.js'
+import { VersionService } from '../../../proto/gen/containerd/services/version/v1/version.js'
+import { HealthService } from '../../../proto/gen/grpc/health/v1/health.js'
+import type { ContainersDeps } from './containers.js'
+import { containersService } from './containers.js'
+import { type EventsDeps, eventsService } from './events.js'
+import { type HealthDeps, healthService } from './health.js'
+import { imagesService } from './images.js'
+import { type IntrospectionDeps, introspectionService } from './introspection.js'
+import { leasesService } from './leases.js'
+import { namespacesService } from './namespaces.js'
+import { type ObserveCall, observed } from './observe.js'
+import { type VersionDeps, versionService } from './version.js'
+
+export type Service = PluginService
+
+export type ServicesDeps = ContainersDeps &
+  EventsDeps &
+  VersionDeps &
+  Omit<IntrospectionDeps, 'services'> &
+  Omit<HealthDeps, 'services'> & {
+    /** Hears of every finished call; for metrics. */
+    observe: ObserveCall
+    log: Logger
+  }
+
+/** `others` are the services that need plugins: tasks, content, snapshots, diff. */
+export function addServices(server: Server, deps: ServicesDeps, others: readonly Service[]): void {
+  const stored: Service[] = [
+    { definition: ContainersService, implementation: containersService(deps) },
+    { definition: ImagesService, implementation: imagesService(deps) },
+    { definition: NamespacesService, implementation: namespacesService(deps) },
+    { definition: LeasesService, implementation: leasesService(deps) },
+    { definition: EventsService, implementation: eventsService(deps) },
+    { definition: VersionService, implementation: versionService(deps) },
+    ...others,
+  ]
+  const names = [...stored.map(nameOf), nameOf({ definition: IntrospectionService })]
+  const ids = [...names.map(containerdId), 'healthcheck'].sort()
+  const about: Service[] = [
+    { definition: IntrospectionService, implementation: introspectionService({ ...deps, services: ids }) },
+    { definition: HealthService, implementation: healthService({ ...deps, services: names }) },
+  ]
+  const observe: ObserveCall = call => {
+    deps.observe(call)
+    deps.log.debug(call, 'call')
+  }
+  for (const { definition, implementation } of [...stored, ...about]) {
+    server.addService(definition, observed(definition, implementation, observe))
+  }
+}
+
+/** "containerd.services.tasks.v1.Tasks", from the path of any of its methods. */
+function nameOf({ definition }: Pick<Service, 'definition'>): string {
+  const [first] = Object.values(definition)
+  return first?.path.split('/')[1] ?? ''
+}
+
+/** "containerd.services.tasks.v1.Tasks" → "tasks", as `ctr plugins ls` lists it. */
+const containerdId = (name: string): string => name.split('.').at(-3) ?? name
