@@ -53,12 +53,12 @@ t.test('a plugin that fails undoes what those before it did', async t => {
 t.test('a plugin that hangs is killed, and so is what it has started', async t => {
   const sandbox = await Sandbox.open(t, program, {
     plugins: { hanging: noting('[ $CNI_COMMAND = ADD ] && sleep 4711') },
-    config: { timeoutMs: 1500 },
+    config: { timeoutMs: 3000 },
   })
   sandbox.configure('a.conflist', sandbox.bridged('hanging', '10.201.7.0/24', { chained: [{ type: 'hanging' }] }))
   await t.rejects(sandbox.attach('one', 'hanging'), {
     code: status.DEADLINE_EXCEEDED,
-    details: 'plugin type="hanging" failed (add): no answer within 1500 ms, so it was killed',
+    details: 'plugin type="hanging" failed (add): no answer within 3000 ms, so it was killed',
   })
   t.same(await sandbox.settled('hanging'), [])
   await until('the sleep to be killed', () => !processes().some(({ command }) => command.includes('4711')))
@@ -103,7 +103,7 @@ t.test('a crash in the middle of an attach leaves a trace, and a detach clears i
 t.test('an orphaned plugin that never ends is killed before anything is undone', async t => {
   const sandbox = await Sandbox.open(t, program, {
     plugins: { waiting: waitingIn('ADD') },
-    config: { timeoutMs: 1000 },
+    config: { timeoutMs: 3000 },
   })
   sandbox.configure('a.conflist', sandbox.bridged('stuck', '10.201.9.0/24', { chained: [{ type: 'waiting' }] }))
   const cutOff = t.rejects(sandbox.attach('one', 'stuck'))
