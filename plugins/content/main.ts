@@ -1,0 +1,5 @@
+// Starts the content store and the differ alone, in a process of their own.
+import { pluginMain } from '../kit/main.js'
+import { definitions } from './plugin.js'
+
+await pluginMain(definitions)
