@@ -15,11 +15,11 @@ import { checkDigest, checkLabels } from '../domain/validate.js'
 import type { Labels } from '../domain/values.js'
 import type { ContentCalls } from '../effects/ports.js'
 import { type Runner, refusalStatus } from '../runner.js'
+import { timestampToProto } from '../state/convert.js'
 import type { Store } from '../state/store.js'
 import type { StoredBlob } from '../state/world.js'
 import type { BlobFiles } from './blobFiles.js'
 import { type ApiCall, filtersOf, insist, namespacedCall } from './call.js'
-import { timestampToProto } from '../state/convert.js'
 import { maskedLabels } from './labels.js'
 
 export interface ContentDeps {

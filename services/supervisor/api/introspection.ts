@@ -107,9 +107,10 @@ const platform: Platform = {
   osFeatures: [],
 }
 
-/** The journal's id lives as long as the root does; clients want the form of a UUID (version 8: made in our own way). */
+/** The journal's id lives as long as the root does. One that is no UUID gets the form of one (version 8, a hash). */
 function uuidOf(journalId: string): string {
-  const bytes = createHash('sha256').update(`purser ${journalId}`).digest().subarray(0, 16)
+  if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(journalId)) return journalId
+  const bytes = createHash('sha256').update(journalId).digest().subarray(0, 16)
   bytes.writeUInt8((bytes.readUInt8(6) & 0x0f) | 0x80, 6)
   bytes.writeUInt8((bytes.readUInt8(8) & 0x3f) | 0x80, 8)
   return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')

@@ -12,10 +12,10 @@ import { snapshotStream } from '../domain/streams.js'
 import { checkLabels, checkName } from '../domain/validate.js'
 import type { Snapshots } from '../effects/snapshots.js'
 import { type Runner, refusalStatus } from '../runner.js'
+import { mountToProto, timestampToProto } from '../state/convert.js'
 import type { Store } from '../state/store.js'
 import type { StoredSnapshot } from '../state/world.js'
 import { type ApiCall, filtersOf, insist, namespacedCall } from './call.js'
-import { mountToProto, timestampToProto } from '../state/convert.js'
 import { maskedLabels } from './labels.js'
 
 interface Deps {

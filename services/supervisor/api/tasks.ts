@@ -17,9 +17,9 @@ import { checkIdentifier } from '../domain/validate.js'
 import type { Exit } from '../domain/values.js'
 import type { RuntimeCalls } from '../effects/ports.js'
 import type { Runner } from '../runner.js'
+import { mountFromProto, smallFromAny } from '../state/convert.js'
 import type { Store } from '../state/store.js'
 import { type ApiCall, filtersOf, insist, namespacedCall } from './call.js'
-import { mountFromProto, smallFromAny } from '../state/convert.js'
 
 interface Deps {
   runner: Runner

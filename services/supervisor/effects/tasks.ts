@@ -2,7 +2,6 @@
 import type { Logger } from 'pino'
 import { Code, failedPrecondition, StatusError } from '../../../plugins/kit/errors.js'
 import type { Any } from '../../../proto/gen/google/protobuf/any.js'
-import { anyFromSmall, exitFromProto, mountToProto } from '../state/convert.js'
 import { isRefusal } from '../domain/decision.js'
 import { containerStream } from '../domain/streams.js'
 import { recordDeleted, stepTask } from '../domain/task/decide.js'
@@ -16,6 +15,7 @@ import type {
   TaskStartRequested,
 } from '../domain/task/events.js'
 import type { Intent, Runner } from '../runner.js'
+import { anyFromSmall, exitFromProto, mountToProto } from '../state/convert.js'
 import type { Store } from '../state/store.js'
 import type { Networks } from './networks.js'
 import type { ReadHeavy, RuntimeCalls } from './ports.js'

@@ -14,7 +14,7 @@ export type OpenMode = 'read' | 'update' | 'create' | 'draft'
 export interface DiskFile {
   /** Writes the parts one after another, at most 1024 of them. Answers the bytes written, which may be fewer. */
   write(parts: readonly Uint8Array[], position: number): Promise<number>
-  /** Answers the bytes read, fewer only at the file's end. */
+  /** Answers the bytes read, fewer at the file's end or before a place that can't be read. */
   read(into: Uint8Array, position: number): Promise<number>
   truncate(size: number): Promise<void>
   /** Contents and size are on disk when it resolves. */
@@ -42,6 +42,40 @@ export interface Disk {
 /** The code of Node's system errors: 'ENOSPC'. */
 export function errorCode(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined
+}
+
+/** The bytes at `position`, all of them. */
+export async function readExactly(file: DiskFile, length: number, position: number): Promise<Buffer> {
+  const bytes = Buffer.allocUnsafe(length)
+  for (let at = 0; at < length; ) {
+    const got = await file.read(bytes.subarray(at), position + at)
+    if (got === 0) throw new Error(`the file ends ${length - at} bytes early`)
+    at += got
+  }
+  return bytes
+}
+
+/** Writes all of it: a disk that takes fewer bytes than it was given is asked again, and tells its reason then. */
+export async function writeAll(file: DiskFile, parts: readonly Uint8Array[], position: number): Promise<void> {
+  const rest = [...parts]
+  let at = position
+  while (rest.length > 0) {
+    let written = await file.write(rest.slice(0, 1024), at)
+    if (written === 0) throw new Error('the disk took none of the bytes that it was given')
+    at += written
+    while (rest[0] && written >= rest[0].length) written -= rest.shift()?.length ?? 0
+    if (rest[0] && written > 0) rest[0] = rest[0].subarray(written)
+  }
+}
+
+/** Opens a file to read it, and closes it. */
+export async function reading<T>(disk: Disk, path: string, work: (file: DiskFile) => Promise<T>): Promise<T> {
+  const file = await disk.open(path, 'read')
+  try {
+    return await work(file)
+  } finally {
+    await file.close()
+  }
 }
 
 const { O_RDONLY, O_RDWR, O_CREAT, O_TRUNC, O_DSYNC } = fs.constants
@@ -103,13 +137,18 @@ class RealFile implements DiskFile {
   async read(into: Uint8Array, position: number): Promise<number> {
     let total = 0
     while (total < into.length) {
-      const got = await promised<number>(done =>
-        fs.read(this.fd, into, total, into.length - total, position + total, done),
-      )
-      if (got === 0) break
-      total += got
+      const { bytes, error } = await this.readOnce(into.subarray(total), position + total)
+      if (error && total === 0) throw error
+      if (bytes === 0) break
+      total += bytes
     }
     return total
+  }
+
+  private readOnce(into: Uint8Array, position: number): Promise<{ bytes: number; error: Error | null }> {
+    return new Promise(resolve =>
+      fs.read(this.fd, into, 0, into.length, position, (error, bytes) => resolve({ bytes: error ? 0 : bytes, error })),
+    )
   }
 
   truncate(size: number): Promise<void> {

@@ -63,7 +63,7 @@ export function parseUrl(text: string): Address {
 async function secrets(settings: RemoteSettings, tlsWanted: boolean): Promise<ConnectionOptions> {
   const options: ConnectionOptions = {}
   if (settings.credentialsFile !== undefined) {
-    const { credsAuthenticator } = await import('nats')
+    const { credsAuthenticator } = await import('./nats.js')
     options.authenticator = credsAuthenticator(await readFile(settings.credentialsFile))
   }
   if (tlsWanted || settings.tls !== undefined) options.tls = tlsOptions(settings.tls ?? {})

@@ -7,7 +7,6 @@ import {
   Liveness,
   type StateResponse,
 } from '../../../../proto/gen/purser/runtime/v1/runtime.js'
-import { exitFromProto } from '../../state/convert.js'
 import type { Clock } from '../../clock.js'
 import { type Decision, isRefusal } from '../../domain/decision.js'
 import { recordExecExit, stepExec } from '../../domain/exec/decide.js'
@@ -17,6 +16,7 @@ import type { TaskEvent } from '../../domain/task/events.js'
 import { formatNanos } from '../../domain/time.js'
 import type { Exit } from '../../domain/values.js'
 import type { Runner } from '../../runner.js'
+import { exitFromProto } from '../../state/convert.js'
 import type { Store } from '../../state/store.js'
 import type { World } from '../../state/world.js'
 import type { Networks } from '../networks.js'

@@ -1,0 +1,232 @@
+// The journal on disk: the port's promises, kept by a writer, a reader, a mark and snapshots.
+import { randomUUID } from 'node:crypto'
+import { setImmediate as turn } from 'node:timers/promises'
+import { Commits, type Flush } from './commits.js'
+import { realDisk } from './disk.js'
+import type { Batch, FoldSnapshot, Journal, JournalHealth, JournalRecord, JournalStats, Sequence } from './journal.js'
+import { lockDirectory } from './lock.js'
+import { type Prepared, prepare } from './prepare.js'
+import { type Piece, SegmentReader } from './reader.js'
+import { Recent } from './recent.js'
+import { type Recovered, recover } from './recover.js'
+import { attachmentOf, closedError } from './refusals.js'
+import type { Segment } from './segment.js'
+import type { FileJournalOptions, FileJournalSettings } from './settings.js'
+import { listSnapshots, newestSnapshot, writeSnapshot } from './snapshots.js'
+import { StreamVersions } from './streams.js'
+import { unavailable } from './trouble.js'
+import { Writer } from './writer.js'
+
+const RECENT = { records: 2048, bytes: 1024 * 1024 }
+/** Records that a reader gets from memory before others get their turn. */
+const CACHED_IN_A_ROW = 128
+
+/** A journal that can also give up old segments. */
+export interface FileJournal extends Journal {
+  /** Removes whole segments that lie before `sequence` and that no kept snapshot needs. */
+  dropBefore(sequence: Sequence): Promise<void>
+}
+
+/**
+ * Opens, and makes if need be, the journal in a directory, for this process alone. Rejects with JournalLocked when
+ * another process has it. A journal that can't be written to opens all the same, and `health()` tells why.
+ */
+export async function openFileJournal(options: FileJournalOptions): Promise<FileJournal> {
+  const settings = {
+    segmentBytes: 64 * 1024 * 1024,
+    preallocateBytes: 1024 * 1024,
+    reserveBytes: 4 * 1024 * 1024,
+    markEveryMs: 250,
+    healEveryMs: 1000,
+    disk: realDisk,
+    ...options,
+  }
+  await settings.disk.makeDirectory(settings.dir)
+  const unlock = lockDirectory(settings.dir)
+  try {
+    const recovered = await recover(settings.disk, settings.dir, settings.log)
+    const id = recovered.journal ?? randomUUID()
+    return new FileLog(settings, id, recovered, await prepare(settings, recovered, id), unlock)
+  } catch (error) {
+    unlock()
+    throw error
+  }
+}
+
+class FileLog implements FileJournal {
+  private readonly segments: Segment[]
+  private readonly versions: StreamVersions
+  private readonly commits: Commits
+  private readonly reader: SegmentReader
+  private readonly writer: Writer
+  private readonly recent = new Recent(RECENT)
+  private readonly mark
+  private firstKept: Sequence
+  private marking: Promise<void> = Promise.resolve()
+  private markTimer: NodeJS.Timeout | undefined
+  private closing: Promise<void> | undefined
+
+  constructor(
+    private readonly settings: FileJournalSettings,
+    readonly id: string,
+    { segments, indexes, versions, first, last }: Recovered,
+    prepared: Prepared,
+    private readonly unlock: () => void,
+  ) {
+    const { node, log, disk } = settings
+    this.segments = segments
+    this.firstKept = first
+    this.marked = last
+    this.mark = prepared.writing?.mark
+    this.reader = new SegmentReader(disk, segments)
+    for (const [segment, index] of indexes) this.reader.keepIndex(segment, index)
+    const lastSegment = segments.at(-1)
+    this.writer = new Writer({
+      settings,
+      journal: id,
+      prepared,
+      segments,
+      index: lastSegment && indexes.get(lastSegment),
+      reader: this.reader,
+      recent: this.recent,
+      askToHeal: () => void this.commits.ifIdle(() => this.writer.heal()),
+    })
+    this.versions = new StreamVersions(versions)
+    // A turn of the event loop: all who were woken by the flush before have come back with their next batch.
+    const gather = () => new Promise<void>(resolve => setImmediate(resolve))
+    this.commits = new Commits({ node, log, store: this.writer, versions: this.versions, last, gather })
+    this.commits.onDurable(() => this.markSoon())
+  }
+
+  async append(batch: Batch): Promise<Sequence> {
+    if (this.closing) throw closedError()
+    const refusal = this.writer.refusal()
+    if (refusal) throw refusal
+    return this.commits.append(batch)
+  }
+
+  async *read(from: Sequence): AsyncGenerator<JournalRecord> {
+    if (from > 0n && from < this.first()) throw new RangeError(`records before ${this.first()} are no longer kept`)
+    let next = from > 0n ? from : this.first()
+    let place: Piece['next']
+    while (next <= this.last()) {
+      if (this.closing) throw closedError()
+      if (this.recent.get(next)) {
+        for (let count = 0; count < CACHED_IN_A_ROW; count += 1) {
+          const record = this.recent.get(next)
+          if (!record || next > this.last()) break
+          next += 1n
+          yield record
+        }
+        await turn()
+      } else {
+        const piece = await this.reader.piece(next, this.last(), place)
+        place = piece.next
+        next += BigInt(piece.records.length)
+        yield* piece.records
+      }
+    }
+  }
+
+  async attachment(sequence: Sequence, index: number): Promise<Uint8Array> {
+    if (this.closing) throw closedError()
+    if (sequence < this.first() || sequence > this.last()) throw new RangeError(`there is no record ${sequence}`)
+    return attachmentOf(this.recent.get(sequence) ?? (await this.reader.record(sequence)), index)
+  }
+
+  last(): Sequence {
+    return this.commits.last
+  }
+
+  first(): Sequence {
+    return this.firstKept
+  }
+
+  onDurable(listener: (records: readonly JournalRecord[]) => void): () => void {
+    return this.commits.onDurable(listener)
+  }
+
+  onFlush(listener: (flush: Flush) => void): () => void {
+    return this.commits.onFlush(listener)
+  }
+
+  health(): JournalHealth {
+    return this.writer.health()
+  }
+
+  stats(): JournalStats {
+    const size = this.segments.reduce((total, segment) => total + segment.size, 0)
+    return { ...this.commits.totals, size, segments: this.segments.length }
+  }
+
+  async saveSnapshot({ sequence, state }: FoldSnapshot): Promise<void> {
+    if (this.closing) throw closedError()
+    const durable = this.last()
+    if (sequence > durable)
+      throw new RangeError(`a snapshot at ${sequence} is ahead of the journal, which ends at ${durable}`)
+    const health = this.health()
+    if (!health.writable && health.reason !== 'full') throw unavailable(health)
+    const { disk, dir } = this.settings
+    const end = this.writer.milestone()
+    const milestone = end?.sequence === sequence ? end : undefined
+    await writeSnapshot(disk, dir, this.id, { sequence, state, durable, milestone, versions: this.versions.copy() })
+  }
+
+  async loadSnapshot(): Promise<FoldSnapshot | undefined> {
+    const { disk, dir, log } = this.settings
+    const snapshot = await newestSnapshot(disk, dir, this.id, log)
+    return snapshot && { sequence: snapshot.sequence, state: snapshot.state }
+  }
+
+  async dropBefore(sequence: Sequence): Promise<void> {
+    const { disk, dir } = this.settings
+    const health = this.health()
+    if (!health.writable && health.reason !== 'full') throw unavailable(health)
+    const oldest = (await listSnapshots(disk, dir)).at(-1)
+    if (oldest === undefined) return
+    const needed = sequence <= oldest ? sequence : oldest + 1n
+    const kept = this.segments.findLastIndex(({ first }) => first <= needed)
+    const first = this.segments[kept]?.first
+    if (kept <= 0 || first === undefined) return
+    this.firstKept = first
+    await this.writeMark(false) // first of all, or the missing segments would look like damage
+    for (const { path } of this.segments.splice(0, kept)) await disk.remove(path)
+    await disk.syncDirectory(dir)
+  }
+
+  close(): Promise<void> {
+    this.closing ??= this.shut()
+    return this.closing
+  }
+
+  private async shut(): Promise<void> {
+    clearTimeout(this.markTimer)
+    try {
+      await this.commits.idle()
+      const health = this.health()
+      if (health.writable || health.reason === 'full') await this.writeMark(true)
+    } finally {
+      await this.writer.close()
+      await this.mark?.close()
+      this.unlock()
+    }
+  }
+
+  private markSoon(): void {
+    this.markTimer ??= setTimeout(() => {
+      this.markTimer = undefined
+      this.writeMark(false).catch(err => {
+        this.settings.log.warn({ err }, 'the mark of the journal could not be written; the journal itself goes on')
+      })
+    }, this.settings.markEveryMs).unref()
+  }
+
+  private writeMark(closed: boolean): Promise<void> {
+    const write = async () => {
+      await this.mark?.write({ journal: this.id, acknowledged: this.last(), first: this.firstKept, closed })
+    }
+    const written = this.marking.then(write)
+    this.marking = written.catch(() => {})
+    return written
+  }
+}

@@ -1,0 +1,59 @@
+// Compares the journal with reality, part by part, as soon as the plugin that knows reality has registered.
+import type { Logger } from 'pino'
+import type { Info } from '../../proto/gen/containerd/services/content/v1/content.js'
+import type { Blobs } from './effects/blobs.js'
+import type { NetworkRecovery } from './effects/recovery/networks.js'
+import type { TaskRecovery } from './effects/recovery/tasks.js'
+import type { Snapshots } from './effects/snapshots.js'
+import type { Store } from './state/store.js'
+
+export interface Reconciled {
+  tasks: TaskRecovery
+  networks: NetworkRecovery
+  snapshots: Snapshots
+  blobs: Blobs
+  /** The backend keys that a snapshotter holds. */
+  listSnapshots(snapshotter: string): Promise<string[]>
+  listBlobs(): AsyncIterable<Info>
+}
+
+/** Begins to watch; each (re)registration of a plugin has its part looked at again. */
+export function reconcileOnReady(store: Store, parts: Reconciled, log: Logger): () => void {
+  const startedSeconds = BigInt(Math.floor(Date.now() / 1000))
+  return store.subscribe(({ event }) => {
+    if (event.type !== 'PluginReady') return
+    const { kind, id } = event
+    const begun = performance.now()
+    partOf(parts, kind, id, startedSeconds).then(
+      () => log.info({ kind, id, ms: Math.round(performance.now() - begun) }, 'reconciled with the plugin'),
+      error =>
+        log.error({ kind, id, err: error }, 'could not reconcile with the plugin; tried again when it registers again'),
+    )
+  })
+}
+
+async function partOf(parts: Reconciled, kind: string, id: string, startedSeconds: bigint): Promise<void> {
+  switch (kind) {
+    case 'runtime':
+      return parts.tasks.run()
+    case 'network':
+      return parts.networks.run()
+    case 'snapshotter':
+      return parts.snapshots.reconcile(id, await parts.listSnapshots(id))
+    case 'content':
+      return reconcileBlobs(parts, startedSeconds)
+    default:
+      return
+  }
+}
+
+/**
+ * Removes blobs that no namespace holds: written before a crash, never recorded. Those of this life are left alone:
+ * their record may be on its way.
+ */
+async function reconcileBlobs({ blobs, listBlobs }: Reconciled, startedSeconds: bigint): Promise<void> {
+  for await (const { digest, updatedAt } of listBlobs()) {
+    if ((updatedAt?.seconds ?? 0n) >= startedSeconds) continue
+    if (blobs.sizeAnywhere(digest) === undefined) blobs.deleted({ digest })
+  }
+}

@@ -1,0 +1,55 @@
+// The relay as the configuration wants it: to a private nats-server, to somebody's own, or not at all.
+import { join } from 'node:path'
+import type { Logger } from 'pino'
+import type { Settings } from '../config.js'
+import type { Journal, JournalRecord } from '../journal/journal.js'
+import { type Broker, remoteBroker } from './broker.js'
+import { embeddedBroker } from './embedded.js'
+import type { Publication } from './message.js'
+import { type RelayStatus, startRelay } from './relay.js'
+
+export interface OpenRelay {
+  /** undefined when nothing is relayed. */
+  status(): RelayStatus | undefined
+  close(): Promise<void>
+}
+
+export interface RelayDeps {
+  settings: Settings
+  journal: Journal
+  publication(record: JournalRecord): Publication
+  log: Logger
+}
+
+/** Returns at once; the broker may come later. */
+export function openRelay({ settings, journal, publication, log }: RelayDeps): OpenRelay {
+  const broker = brokerFor(settings, log)
+  if (!broker) return { status: () => undefined, close: async () => {} }
+  const { stream, streamMaxBytes } = settings.nats
+  const relay = startRelay({
+    journal,
+    publication,
+    node: settings.node,
+    broker,
+    log,
+    memoryPath: join(settings.root, 'relay.json'),
+    stream: { ...(stream && { name: stream }), ...(streamMaxBytes && { bytesMax: streamMaxBytes }) },
+  })
+  return {
+    status: () => relay.status(),
+    async close() {
+      await relay.stop()
+      await broker.close()
+    },
+  }
+}
+
+function brokerFor({ root, state, nats }: Settings, log: Logger): Broker | undefined {
+  if (nats.server === 'off') return undefined
+  if (nats.server === 'embedded') return embeddedBroker({ root, state, log })
+  return remoteBroker({
+    url: nats.server,
+    ...(nats.credentialsFile && { credentialsFile: nats.credentialsFile }),
+    ...(nats.tlsCaFile && { tls: { caFile: nats.tlsCaFile } }),
+  })
+}
