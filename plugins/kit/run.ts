@@ -131,7 +131,7 @@ class PluginLife implements RunningPlugin {
     const patience = setTimeout(() => stream.cancel(), welcomeTimeoutMs)
     try {
       say(stream, { $case: 'hello', value: this.#hello() })
-      for await (const { message } of stream) {
+      for await (const { message } of answersOf(stream)) {
         switch (message?.$case) {
           case 'welcome':
             clearTimeout(patience)
@@ -214,6 +214,11 @@ class PluginLife implements RunningPlugin {
     if (this.#options.token) metadata.set('authorization', `Bearer ${this.#options.token}`)
     return metadata
   }
+}
+
+/** Leaving the loop must not end the stream: there may be a Goodbye to say. */
+function answersOf(stream: Stream): AsyncIterable<RegisterResponse> {
+  return stream.iterator({ destroyOnReturn: false })
 }
 
 function say(stream: Stream, message: Said): void {
