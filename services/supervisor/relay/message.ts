@@ -1,18 +1,7 @@
 // A durable event as the NATS message that tells of it: a CloudEvent 1.0 in binary mode.
 import type { JournalRecord, Sequence } from '../journal/journal.js'
+import type { Publication } from '../state/publication.js'
 import { encodeToken, subject } from './subject.js'
-
-/** An event as the world outside hears of it. */
-export interface Publication {
-  /** As containerd writes it: `/tasks/start`. */
-  topic: string
-  /** What it is about: a container, an image reference, a digest. */
-  id: string
-  contentType: 'application/json'
-  data: Uint8Array
-  /** CloudEvents' type: `io.purser.tasks.start`. */
-  type: string
-}
 
 export interface Message {
   sequence: Sequence

@@ -3,9 +3,9 @@ import { join } from 'node:path'
 import type { Logger } from 'pino'
 import type { Settings } from '../config.js'
 import type { Journal, JournalRecord } from '../journal/journal.js'
+import type { Publication } from '../state/publication.js'
 import { type Broker, remoteBroker } from './broker.js'
 import { embeddedBroker } from './embedded.js'
-import type { Publication } from './message.js'
 import { type RelayStatus, startRelay } from './relay.js'
 
 export interface OpenRelay {

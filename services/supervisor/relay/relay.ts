@@ -2,11 +2,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { JournalRecord, Sequence } from '../journal/journal.js'
+import type { Publication } from '../state/publication.js'
 import type { Broker, Problem } from './broker.js'
 import { explain } from './explain.js'
 import type { Source } from './follow.js'
 import { MemoryFile } from './memory.js'
-import type { Publication } from './message.js'
 import { runSession, SessionEnded, type SessionEvents } from './session.js'
 import { defaultStream, type StreamSettings } from './stream.js'
 
@@ -49,6 +49,7 @@ export interface Relay {
 
 const pauseMinMs = 100
 const pauseMaxMs = 10_000
+const privateStreamBytesMax = 2 ** 30
 
 /** Returns at once; the broker may come later, or never. */
 export function startRelay(options: RelayOptions): Relay {
@@ -93,7 +94,10 @@ class Outward implements Relay {
   }
 
   get #stream(): StreamSettings {
-    return { ...defaultStream, ...this.options.stream }
+    const { broker, stream } = this.options
+    // A private broker has nobody but us to see to its disk; elsewhere the account's limits are the operator's.
+    const bytesMax = broker.exclusive ? privateStreamBytesMax : defaultStream.bytesMax
+    return { ...defaultStream, bytesMax, ...stream }
   }
 
   async #run(): Promise<void> {

@@ -1,0 +1,183 @@
+// What the relay's tests need: a journal in memory, and nats-servers of their own that can be killed and started again.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { createServer, connect as dial } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type ConnectionOptions, connect, type NatsConnection } from 'nats'
+import pino, { type Logger } from 'pino'
+import type { Entry, Journal, JournalRecord, Sequence } from '../../../services/supervisor/journal/journal.js'
+import type { Publication } from '../../../services/supervisor/state/publication.js'
+import { type Scope, until } from '../../harness/wait.js'
+
+export const quiet: Logger = pino({ level: process.env.RELAY_LOG ?? 'silent' })
+
+/** A journal whose every append is durable at once. */
+export class TinyJournal implements Pick<Journal, 'id' | 'last' | 'first' | 'read' | 'onDurable'> {
+  readonly id = randomUUID()
+  readonly records: JournalRecord[] = []
+  #first: Sequence = 1n
+  readonly #listeners = new Set<(records: readonly JournalRecord[]) => void>()
+
+  add(count: number, entry: Partial<Entry> & { correlation?: string } = {}): void {
+    const added: JournalRecord[] = []
+    for (let index = 0; index < count; index++) added.push(record(this.last() + BigInt(index + 1), entry))
+    this.records.push(...added)
+    for (const listener of this.#listeners) listener(added)
+  }
+
+  /** Retention: the records before `sequence` can no longer be read. */
+  dropBefore(sequence: Sequence): void {
+    this.#first = sequence
+  }
+
+  first = (): Sequence => this.#first
+  last = (): Sequence => BigInt(this.records.length)
+
+  async *read(from: Sequence): AsyncGenerator<JournalRecord> {
+    for (let index = Number(from) - 1; index < this.records.length; index++) {
+      const found = this.records[index]
+      if (found) yield found
+    }
+  }
+
+  onDurable(listener: (records: readonly JournalRecord[]) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+}
+
+export function record(sequence: Sequence, entry: Partial<Entry> & { correlation?: string } = {}): JournalRecord {
+  return {
+    sequence,
+    timeUnixNano: 1_780_000_000_123_456_789n + sequence,
+    node: 'n1',
+    namespace: 'default',
+    stream: `task/default/c${sequence}`,
+    type: 'TaskStarted',
+    schema: 1,
+    payload: Buffer.from(JSON.stringify({ pid: Number(sequence) })),
+    attachments: [],
+    ends: false,
+    causation: 'command',
+    correlation: 'request',
+    actor: { uid: 0, gid: 0, pid: 1, name: '' },
+    ...entry,
+  }
+}
+
+export function publication(of: JournalRecord): Publication {
+  return {
+    topic: '/tasks/start',
+    id: of.stream.split('/')[2] ?? '',
+    contentType: 'application/json',
+    data: of.payload,
+    type: 'io.purser.tasks.start',
+  }
+}
+
+export async function directory(scope: Scope): Promise<string> {
+  const path = await mkdtemp(join(tmpdir(), 'purser-relay-'))
+  scope.teardown(() => rm(path, { recursive: true, force: true }))
+  return path
+}
+
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  server.close()
+  await once(server, 'close')
+  if (address === null || typeof address === 'string') throw new Error('no port')
+  return address.port
+}
+
+/** A nats-server with JetStream on a fixed port and store, so that it can die and come back. */
+export class Nats {
+  #child: ChildProcess | undefined
+  constructor(
+    readonly port: number,
+    readonly store: string,
+    readonly args: string[],
+  ) {}
+
+  get url(): string {
+    return `nats://127.0.0.1:${this.port}`
+  }
+
+  async start(): Promise<void> {
+    const args = ['-js', '-sd', this.store, '-a', '127.0.0.1', '-p', String(this.port), ...this.args]
+    this.#child = spawn('nats-server', args, { stdio: 'ignore' })
+    await until('nats-server to listen', () => canConnect(this.port))
+  }
+
+  signal(name: NodeJS.Signals): void {
+    this.#child?.kill(name)
+  }
+
+  async kill(): Promise<void> {
+    const child = this.#child
+    this.#child = undefined
+    if (!child || child.exitCode !== null || child.signalCode !== null) return
+    const exit = once(child, 'exit')
+    child.kill('SIGKILL')
+    await exit
+  }
+}
+
+export async function nats(scope: Scope, ...args: string[]): Promise<Nats> {
+  const server = new Nats(await freePort(), await directory(scope), args)
+  scope.teardown(() => server.kill())
+  await server.start()
+  return server
+}
+
+export async function client(scope: Scope, options: ConnectionOptions): Promise<NatsConnection> {
+  const connection = await connect({ reconnect: false, ...options })
+  scope.teardown(() => connection.close())
+  return connection
+}
+
+export interface Stored {
+  position: number
+  subject: string
+  id: string
+  sequence: number
+  header(name: string): string
+  text: string
+}
+
+/** Everything in the stream, in its order. */
+export async function stored(connection: NatsConnection, stream = 'PURSER'): Promise<Stored[]> {
+  const manager = await connection.jetstreamManager()
+  const { state } = await manager.streams.info(stream)
+  const messages: Stored[] = []
+  for (let from = state.first_seq; from <= state.last_seq; from += 200)
+    messages.push(...(await Promise.all(range(from, Math.min(from + 199, state.last_seq)).map(read))))
+  return messages
+
+  async function read(position: number): Promise<Stored> {
+    const message = await manager.streams.getMessage(stream, { seq: position })
+    return {
+      position,
+      subject: message.subject,
+      id: message.header.get('Nats-Msg-Id'),
+      sequence: Number(message.header.get('purser-sequence')),
+      header: name => message.header.get(name),
+      text: Buffer.from(message.data).toString(),
+    }
+  }
+}
+
+export const range = (first: number, last: number): number[] =>
+  Array.from({ length: last - first + 1 }, (_, index) => first + index)
+
+function canConnect(port: number): Promise<boolean> {
+  return new Promise(resolve => {
+    const socket = dial(port, '127.0.0.1')
+    socket.once('connect', () => resolve(true)).once('error', () => resolve(false))
+    socket.once('connect', () => socket.destroy())
+  })
+}
