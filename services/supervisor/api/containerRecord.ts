@@ -5,27 +5,30 @@ import type { ContainerRecord } from '../domain/container/events.js'
 import { type Fields, labelField, present } from '../domain/filter.js'
 import { checkIdentifier, checkLabels, type Objection } from '../domain/validate.js'
 import type { HeavyAny } from '../domain/values.js'
+import type { Sequence } from '../journal/journal.js'
 import { anyFromSmall, smallFromAny, timestampToProto, withoutEmpty } from '../state/convert.js'
-import type { HeavyParts } from '../state/heavy.js'
+import { type HeavyParts, placeOf } from '../state/heavy.js'
 import type { StoredContainer } from '../state/world.js'
 import { own, type Updatable, withLabel } from './masks.js'
 
-/** Heavy bytes on their way into the journal, and the parts of the record before that need not be written again. */
+/** Heavy bytes on their way into the journal, and the places of those that need not be written again. */
 export class Attachments {
   readonly values: Buffer[] = []
 
-  constructor(private readonly unchanged: ReadonlySet<HeavyAny> = new Set()) {}
+  constructor(private readonly unchanged: ReadonlySet<string> = new Set()) {}
 
   add({ typeUrl, value }: Any, before?: HeavyAny | null): HeavyAny {
-    if (before && this.unchanged.has(before)) return before
+    if (before && this.unchanged.has(placeOf(before))) return before
     return { typeUrl, sequence: '', index: this.values.push(value) - 1 }
   }
 
-  /** What was just written is asked for next: docker reads a container four times before it makes its task. */
-  keepIn(heavy: HeavyParts, { spec, extensions }: ContainerRecord): void {
-    const parts = [...(spec ? [spec] : []), ...Object.values(extensions)].filter(part => !this.unchanged.has(part))
-    for (const part of parts) {
-      const value = this.values[part.index]
+  /**
+   * What was just written, as `sequence`, is asked for next: docker reads a container four times before it makes its
+   * task.
+   */
+  keepIn(heavy: HeavyParts, { spec, extensions }: ContainerRecord, sequence: Sequence): void {
+    for (const part of [...(spec ? [spec] : []), ...Object.values(extensions)]) {
+      const value = part.sequence === String(sequence) ? this.values[part.index] : undefined
       if (value) heavy.keep(part, value)
     }
   }
@@ -126,12 +129,12 @@ export function immutableDifference(record: ContainerRecord, wanted: Container):
   return undefined
 }
 
-/** Clients send the whole record back to change a label; what is the same keeps its place in the journal. */
+/** Clients send the whole record back to change a label; what is the same keeps its place in the journal. Answers places. */
 export async function unchangedParts(
   record: ContainerRecord,
   wanted: Container,
   heavy: HeavyParts,
-): Promise<Set<HeavyAny>> {
+): Promise<Set<string>> {
   const candidates: [HeavyAny | null | undefined, Any | undefined][] = [
     [record.spec, wanted.spec],
     ...Object.entries(wanted.extensions).map(([name, value]): [HeavyAny | undefined, Any] => [
@@ -139,10 +142,10 @@ export async function unchangedParts(
       value,
     ]),
   ]
-  const unchanged = new Set<HeavyAny>()
+  const unchanged = new Set<string>()
   for (const [before, after] of candidates) {
     if (!before || !after || before.typeUrl !== after.typeUrl) continue
-    if ((await heavy.read(before)).value.equals(after.value)) unchanged.add(before)
+    if ((await heavy.read(before)).value.equals(after.value)) unchanged.add(placeOf(before))
   }
   return unchanged
 }

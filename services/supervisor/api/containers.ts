@@ -6,7 +6,6 @@ import { createContainer, deleteContainer, updateContainer } from '../domain/con
 import { isRefusal, refuse } from '../domain/decision.js'
 import type { Filter } from '../domain/filter.js'
 import { containerStream } from '../domain/streams.js'
-import type { HeavyAny } from '../domain/values.js'
 import type { Runner } from '../runner.js'
 import type { HeavyParts } from '../state/heavy.js'
 import type { Store } from '../state/store.js'
@@ -68,11 +67,11 @@ export function containersService({ runner, store, heavy }: ContainersDeps): Con
       const attachments = new Attachments()
       const record = fromProto(container ?? Container.create(), attachments)
       insist(objectionTo(record), 'create container failed validation')
-      await runner.complete(cause, containerStream(namespace, record.id), world =>
+      const sequence = await runner.complete(cause, containerStream(namespace, record.id), world =>
         createContainer(namespace, world.namespace(namespace).container(record.id), record, attachments.values),
       )
       const created = stored(namespace, record.id)
-      attachments.keepIn(heavy, recordOf(created))
+      attachments.keepIn(heavy, recordOf(created), sequence)
       return { container: await toProto(created, heavy) }
     }),
 
@@ -81,9 +80,9 @@ export function containersService({ runner, store, heavy }: ContainersDeps): Con
       if (!container?.id) throw new StatusError(Code.INVALID_ARGUMENT, 'Container.ID required')
       const { id } = container
       const before = store.world.namespace(namespace).container(id).facts.record
-      const unchanged = before ? await unchangedParts(before, container, heavy) : new Set<HeavyAny>()
+      const unchanged = before ? await unchangedParts(before, container, heavy) : new Set<string>()
       let attachments = new Attachments(unchanged)
-      await runner.complete(cause, containerStream(namespace, id), world => {
+      const sequence = await runner.complete(cause, containerStream(namespace, id), world => {
         attachments = new Attachments(unchanged)
         const current = world.namespace(namespace).container(id)
         const record = current.facts.record
@@ -98,7 +97,7 @@ export function containersService({ runner, store, heavy }: ContainersDeps): Con
         return updateContainer(namespace, current, updated, attachments.values)
       })
       const updated = stored(namespace, id)
-      attachments.keepIn(heavy, recordOf(updated))
+      attachments.keepIn(heavy, recordOf(updated), sequence)
       return { container: await toProto(updated, heavy) }
     }),
 

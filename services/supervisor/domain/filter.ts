@@ -96,11 +96,9 @@ class Scanner {
   }
 
   operator(): '==' | '!=' | '~=' | undefined {
-    if (this.take('==')) return '=='
-    if (this.take('!=')) return '!='
-    if (this.take('~=')) return '~='
     if (this.atEnd() || this.source[this.position] === ',') return undefined
-    return this.fail('expected ==, != or ~=')
+    const operator = this.match(/[=!~]+/y)
+    return operator === '==' || operator === '!=' || operator === '~=' ? operator : this.fail('expected ==, != or ~=')
   }
 
   value(allowPatternQuotes: boolean): string {

@@ -71,4 +71,5 @@ export class HeavyParts {
   }
 }
 
-const placeOf = ({ sequence, index }: HeavyAny) => `${sequence}/${index}`
+/** Where a part lies, as text. */
+export const placeOf = ({ sequence, index }: HeavyAny) => `${sequence}/${index}`
