@@ -14,7 +14,7 @@ import { EventLog } from './events.js'
 import { busyboxImage, type Image, writeArchive } from './image.js'
 import { bundlesBelow, leftovers, removeByForce, type Traces } from './machine.js'
 import { type CallSettings, Rpc, type UnaryMethod } from './rpc.js'
-import { Arrivals, pause, type Scope, until, withDeadline } from './wait.js'
+import { Arrivals, endWith, pause, type Scope, until, withDeadline } from './wait.js'
 
 /** How a kind of supervisor is started. */
 export interface Launch {
@@ -207,10 +207,10 @@ export class Host implements Places {
   }
 
   /** Removes everything by force, in whatever state it is. */
-  async clear(): Promise<void> {
+  clear(): void {
     for (const running of this.#running) running.kill()
     this.rpc.close()
-    await removeByForce(this.#traces())
+    removeByForce(this.#traces())
   }
 
   logTail(from = 0, count = 40): string {
@@ -223,10 +223,11 @@ export class Host implements Places {
 
   #traces(): Traces {
     const named = this.#ids.map(id => ({ namespace: 'default', id }))
+    const bundles = bundlesBelow(this.state).filter(({ id }) => !this.#ids.includes(id))
     return {
       directory: this.directory,
       address: this.address,
-      containers: [...named, ...bundlesBelow(this.state)],
+      containers: [...named, ...bundles],
       interfaces: this.networkInterfaces,
     }
   }
@@ -252,9 +253,9 @@ export function makePlaces(): Places {
 
 /** Ties the host's end to the scope; a failed test shows the end of its log. */
 export function keepUntilEnd(scope: Scope, host: Host): Host {
-  scope.teardown(async () => {
+  endWith(scope, () => {
     if (scope.passed?.() === false) console.error(`${host.kind}'s log ends with:\n${host.logTail()}`)
-    await host.clear()
+    host.clear()
   })
   return host
 }

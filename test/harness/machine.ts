@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { gone, processesOf, signal } from './process.js'
+import { processesOf, signal } from './process.js'
 
 /** A container as its traces on the machine name it. */
 export interface ContainerName {
@@ -35,8 +35,11 @@ export function leftovers(traces: Traces): string[] {
   ]
 }
 
-/** Removes all of that by force, and the directory. What fails is thrown at the end, after everything was tried. */
-export async function removeByForce(traces: Traces): Promise<void> {
+/**
+ * Removes all of that by force, and the directory. What fails is thrown at the end, after everything was tried.
+ * Blocks, so that it also works while this process exits.
+ */
+export function removeByForce(traces: Traces): void {
   const failures: unknown[] = []
   const attempt = (step: () => void) => {
     try {
@@ -47,12 +50,12 @@ export async function removeByForce(traces: Traces): Promise<void> {
     }
   }
   const sockets = shimSocketsOf(traces)
-  // A few rounds, since what is killed may have been starting something.
-  for (let round = 0; round < 3; round++) {
+  // More than once, since what is killed may have been starting something.
+  for (let round = 0; round < 500; round++) {
     const found = processesOf(traces.directory)
     if (found.length === 0) break
     for (const entry of found) signal(entry, 'SIGKILL')
-    for (const entry of found) await gone(entry).catch((error: unknown) => failures.push(error))
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10)
   }
   for (const path of mountsBelow(traces.directory).reverse()) attempt(() => unmount(path))
   for (const path of netnsOf(traces)) attempt(() => removeNetns(path))

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { run } from './ctr.js'
 import { freePort } from './host.js'
 import { type Blob, blobsOf, type Image } from './image.js'
-import { type Scope, until } from './wait.js'
+import { endWith, type Scope, until } from './wait.js'
 
 export interface Registry {
   /** "127.0.0.1:PORT". */
@@ -20,10 +20,9 @@ export async function registry(scope: Scope): Promise<Registry> {
   const config = join(directory, 'config.yml')
   writeFileSync(config, configuration(directory, address))
   const server = run('docker-registry', ['serve', config], { input: false })
-  scope.teardown(async () => {
-    server.kill('SIGTERM')
-    await server.end()
-    rmSync(directory, { recursive: true, force: true })
+  endWith(scope, () => {
+    server.kill('SIGKILL')
+    rmSync(directory, { recursive: true, force: true, maxRetries: 10 })
   })
   await until(`docker-registry to answer on ${address}; it said: ${server.stderr}`, () => answers(address))
   return {

@@ -7,6 +7,17 @@ export interface Scope {
   passed?(): boolean
 }
 
+const atExit = new Set<() => void>()
+
+/** Ties an end to a scope, and to this process' exit in case that comes before: a test may die without a teardown. */
+export function endWith(scope: Scope, end: () => void): void {
+  if (atExit.size === 0) process.on('exit', () => atExit.forEach(late => void late()))
+  atExit.add(end)
+  scope.teardown(() => {
+    if (atExit.delete(end)) end()
+  })
+}
+
 /** A scope for programs that are no test: ends what was opened, last first, and reports the first failure. */
 export class OpenScope implements Scope {
   readonly #ends: (() => void | Promise<void>)[] = []
