@@ -142,6 +142,7 @@ export class PluginDirectory {
     const kind = kindOfType[type]
     const facts = { kind, id: name, version: 'proxy', endpoint, capabilities: [], peer: 'configuration' }
     const plugin = this.add(facts, 0n)
+    plugin.reason = nobodyAnswers(plugin)
     void this.#followProxy(plugin)
   }
 
@@ -160,7 +161,7 @@ export class PluginDirectory {
         this.#log.info({ kind: plugin.kind, plugin: plugin.id }, 'the proxy plugin answers')
       } else if (!up && plugin.state === 'ready') {
         plugin.state = 'opening'
-        plugin.reason = `nobody answers on ${plugin.facts.endpoint}`
+        plugin.reason = nobodyAnswers(plugin)
         if (slot.serving === plugin) slot.serving = undefined
         this.#log.warn({ kind: plugin.kind, plugin: plugin.id, endpoint: plugin.facts.endpoint }, plugin.reason)
       }
@@ -217,6 +218,10 @@ function missing(slot: Slot, kind: PluginKind, id: string): StatusError {
     Code.UNAVAILABLE,
     `${pluginTitle(kind, id)} is not running (${whyMissing(slot.newest)}): ${advice}: unavailable`,
   )
+}
+
+function nobodyAnswers(plugin: LivePlugin): string {
+  return `nobody answers on ${plugin.facts.endpoint}`
 }
 
 function whyMissing(newest: LivePlugin | undefined): string {
