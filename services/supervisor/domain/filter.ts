@@ -4,6 +4,7 @@
 //   selector = fieldpath [("==" | "!=" | "~=") value]   without a value: the field must be present
 //   fieldpath = field ("." field)*                  a field is a word or a quoted string
 //   value    = quoted | anything up to "," or a space; for "~=" also |…| and /…/
+// A field that is not there is as good as an empty one for "!=" and "~=", but not for "==".
 // Spaces between these are passed over: containerd's own client writes `type==X, id==Y`.
 
 /** What a thing answers for a field path; undefined when it has no such field. */
@@ -52,14 +53,11 @@ function parseSelector(scanner: Scanner): Filter {
     }
     case '!=': {
       const unwanted = scanner.value(false)
-      return fields => fields(path) !== unwanted
+      return fields => (fields(path) ?? '') !== unwanted
     }
     case '~=': {
       const pattern = scanner.pattern()
-      return fields => {
-        const value = fields(path)
-        return value !== undefined && pattern.test(value)
-      }
+      return fields => pattern.test(fields(path) ?? '')
     }
   }
 }
@@ -121,14 +119,16 @@ class Scanner {
   }
 
   private quoted(quote: string): string {
+    const start = this.position
     const body =
-      quote === '"' ? /"((?:[^"\\]|\\.)*)"/y : quote === '|' ? /\|((?:[^|\\]|\\.)*)\|/y : /\/((?:[^/\\]|\\.)*)\//y
-    body.lastIndex = this.position
-    const found = body.exec(this.source)
-    if (!found) return this.fail(`no closing ${quote}`)
-    this.position += found[0].length
-    const inner = found[1] ?? ''
-    return quote === '"' ? inner.replace(/\\(.)/g, '$1') : inner.replaceAll(`\\${quote}`, quote)
+      quote === '"' ? /"(?:[^"\\\n]|\\.)*"/y : quote === '|' ? /\|(?:[^|\\\n]|\\.)*\|/y : /\/(?:[^/\\\n]|\\.)*\//y
+    const found = this.match(body) ?? this.fail(`no closing ${quote}`)
+    return found.slice(1, -1).replace(goEscape, (whole, code: string) => {
+      const character = code === quote ? quote : unescaped(code)
+      if (character !== undefined) return character
+      this.position = start
+      return this.fail(`unknown escape ${whole}`)
+    })
   }
 
   private skipSpace(): void {
@@ -145,6 +145,19 @@ class Scanner {
   private fail(problem: string): never {
     throw new FilterError(this.source, this.position, problem)
   }
+}
+
+/** As in Go's strings, also between the bars and slashes of patterns: there a literal dot is written `\\.`. */
+const goEscape = /\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{3}|.)/g
+const singles: Readonly<Record<string, string>> = {
+  ...{ a: '\x07', b: '\b', f: '\f', n: '\n', r: '\r', t: '\t', v: '\v' },
+  '\\': '\\',
+}
+
+function unescaped(code: string): string | undefined {
+  if (code.length === 1) return Object.hasOwn(singles, code) ? singles[code] : undefined
+  const point = /^[xuU]/.test(code) ? Number.parseInt(code.slice(1), 16) : Number.parseInt(code, 8)
+  return point <= 0x10ffff ? String.fromCodePoint(point) : undefined
 }
 
 /** A field that counts as present only with a value, as all of containerd's do. */
