@@ -8,6 +8,8 @@ import { bind, files, type TreePlace, type TreeStorage } from './tree.js'
 /** Mounts have the shape of containerd's native snapshotter (snapshots/native, `mounts`). */
 export class NativeTrees implements TreeStorage {
   readonly canRebase = false
+  #copying = 0
+  readonly #waiting: (() => void)[] = []
 
   async create({ directory, ancestors }: TreePlace, kind: 'active' | 'view', signal: AbortSignal): Promise<void> {
     const parent = ancestors[0]
@@ -16,18 +18,36 @@ export class NativeTrees implements TreeStorage {
       chmodSync(files(directory), 0o755)
       return
     }
-    // With everything a file has: owners, times, extended attributes, holes, links. Shared blocks where possible.
-    await runCommand('cp', ['-a', '--reflink=auto', '--', files(parent), `${directory}/`], signal)
-    const fd = openSync(directory, 'r')
+    await this.#turn()
     try {
-      await syncfs(fd)
+      await copyTree(files(parent), directory, signal)
     } finally {
-      closeSync(fd)
+      this.#copying--
+      this.#waiting.shift()?.()
     }
   }
 
   mounts({ directory, ancestors }: TreePlace, kind: 'active' | 'view'): Mount[] {
     if (kind === 'active') return [bind(files(directory), 'rw')]
     return [bind(files(ancestors[0] ?? directory), 'ro')]
+  }
+
+  /** A disk does not copy faster when more ask at once. */
+  async #turn(): Promise<void> {
+    while (this.#copying >= copiesMax) await new Promise<void>(resolve => this.#waiting.push(resolve))
+    this.#copying++
+  }
+}
+
+const copiesMax = 4
+
+/** With everything a file has: owners, times, extended attributes, holes, links. Shared blocks where possible. */
+async function copyTree(tree: string, into: string, signal: AbortSignal): Promise<void> {
+  await runCommand('cp', ['-a', '--reflink=auto', '--', tree, `${into}/`], signal)
+  const fd = openSync(into, 'r')
+  try {
+    await syncfs(fd)
+  } finally {
+    closeSync(fd)
   }
 }
