@@ -120,7 +120,7 @@ t.test("Prometheus' own lint has nothing to say", async t => {
 
 t.test('the README lists every metric with its type, and no other', async t => {
   const readme = readFileSync(new URL('../../../services/supervisor/metrics/README.md', import.meta.url), 'utf8')
-  const listed = [...readme.matchAll(/^\| `(purser_\w+)` \| (\w+) \|/gm)].map(([, name, type]) => `${name} ${type}`)
+  const listed = [...readme.matchAll(/^\| `(purser_\w+)` +\| (\w+) +\|/gm)].map(([, name, type]) => `${name} ${type}`)
   const served = [...(await fed().text()).matchAll(/^# TYPE (purser_\w+ \w+)$/gm)].map(([, type]) => type ?? '')
   const own = served.filter(type => !/^purser_(process|nodejs)_/.test(type))
   t.same(listed.sort(), own.sort())
