@@ -10,7 +10,7 @@ import { Code, StatusError } from '../../plugins/kit/errors.js'
 import type { Actor } from '../../proto/gen/purser/journal/v1/record.js'
 import type { Clock } from './clock.js'
 import { type Decision, type DomainEvent, type Fact, isRefusal, type Refusal } from './domain/decision.js'
-import { type Journal, JournalUnavailable, type Sequence } from './journal/journal.js'
+import { type Journal, JournalUnavailable, type Sequence, VersionConflict } from './journal/journal.js'
 import { Lanes } from './lanes.js'
 import { encodeFact } from './state/codec.js'
 import type { Store } from './state/store.js'
@@ -43,6 +43,10 @@ export interface Outcome {
   settled: Promise<void>
 }
 
+/** Conflicts in a row; each means that somebody else got through. */
+const attemptsMax = 100
+const flushWaitMs = 100
+
 export class Runner {
   private readonly lanes = new Lanes()
   private perform: Perform = () => undefined
@@ -74,13 +78,42 @@ export class Runner {
 
   /** As `run`, for those who can answer a refusal themselves. */
   async attempt(cause: Cause, lane: string, decide: (world: World) => Decision): Promise<Outcome | Refusal> {
-    const decided = await this.lanes.run(lane, async () => {
-      const decision = decide(this.store.world)
-      if (isRefusal(decision)) return decision
-      return { facts: decision.facts, last: await this.append(cause, decision.facts) }
-    })
+    const decided = await this.lanes.run(lane, () => this.decideAndAppend(cause, decide))
     if (isRefusal(decided)) return decided
     return { sequence: decided.last, settled: this.begin(cause, decided.facts, decided.last) }
+  }
+
+  /** A fact of another lane can meet ours on a stream that they share, such as a lease's: then ours is decided again. */
+  private async decideAndAppend(
+    cause: Cause,
+    decide: (world: World) => Decision,
+  ): Promise<{ facts: Fact[]; last: Sequence } | Refusal> {
+    for (let attempt = 1; ; attempt++) {
+      const decision = decide(this.store.world)
+      if (isRefusal(decision)) return decision
+      try {
+        return { facts: decision.facts, last: await this.append(cause, decision.facts) }
+      } catch (error) {
+        if (!(error instanceof VersionConflict) || attempt === attemptsMax) throw error
+        await this.folded(error.actual)
+      }
+    }
+  }
+
+  /** Until what was in our way is durable and folded in; or not much longer, should it have failed. */
+  private folded(sequence: Sequence): Promise<void> {
+    const isFolded = () => sequence > 0n && this.store.world.sequence >= sequence
+    if (isFolded()) return Promise.resolve()
+    return new Promise(resolve => {
+      const done = () => {
+        clearTimeout(timer)
+        forget()
+        resolve()
+      }
+      const timer = setTimeout(done, flushWaitMs)
+      // A stream that ends on its way to the disk is at 0: then the next flush is what there is to wait for.
+      const forget = this.journal.onDurable(() => (sequence === 0n || isFolded()) && done())
+    })
   }
 
   private async append(cause: Cause, facts: Fact[]): Promise<Sequence> {

@@ -125,12 +125,12 @@ t.test('an event without a proper topic, namespace or time is refused', async t 
 })
 
 t.test('a subscriber that does not read is told from where on it missed events; the others notice nothing', async t => {
-  const { rpc, journal } = await served(t, { limits: { envelopesMax: 50, bytesMax: 8 << 20 } })
+  const { rpc, journal } = await served(t, { limits: { envelopesMax: 25, bytesMax: 8 << 20 } })
   const slow = await subscribe(t, rpc)
   const quick = await subscribe(t, rpc)
   slow.stream.pause()
   const event = { typeUrl: 'x', value: Buffer.alloc(100_000) }
-  const count = 150
+  const count = 70
   for (let index = 0; index < count; index++) await rpc.call(Events.publish, { topic: '/a/b', event })
   await until('all events at the subscriber that reads', () => quick.arrived.items.length === count)
   const before = slow.arrived.items.length
