@@ -1,5 +1,5 @@
 // The messages on their way: a bounded number, acknowledged in order, given up together at the first failure.
-import type { headers, NatsConnection } from 'nats'
+import type { headers, Msg, NatsConnection } from 'nats'
 import type { Sequence } from '../journal/journal.js'
 import { type Ack, parseAck, Refused } from './ack.js'
 import { type Message, messageIdHeader, type Place } from './message.js'
@@ -55,8 +55,9 @@ export class Outbox {
     // more than the message.
     const answers = connection.subscribe(`${inbox}.*`, {
       callback: (error, answer) => {
+        if (error) return this.#fail(error) // the login may not subscribe here: then there is no answer either
         const flight = this.#unanswered.get(answer.subject.slice(inbox.length + 1))
-        if (flight) this.#answered(flight, () => (error ? raise(error) : parseAck(answer)))
+        if (flight) this.#answered(flight, answer)
       },
     })
     const clock = setInterval(() => this.#checkAge(), ackTimeoutMs / 4)
@@ -126,10 +127,10 @@ export class Outbox {
     }
   }
 
-  #answered(flight: Flight, ack: () => Ack): void {
+  #answered(flight: Flight, answer: Msg): void {
     this.#unanswered.delete(flight.sequence.toString())
     try {
-      flight.ack = ack()
+      flight.ack = parseAck(answer)
       this.#land()
     } catch (error) {
       this.#fail(error, flight)
@@ -155,10 +156,10 @@ export class Outbox {
     this.#wake()
   }
 
-  #fail(error: unknown, flight: Flight): void {
+  #fail(error: unknown, flight?: Flight): void {
     if (this.#failed) return
     this.#failed = true
-    const foreign = apiCode(error) === wrongLastMessage && this.#flights[0] === flight
+    const foreign = apiCode(error) === wrongLastMessage && flight !== undefined && this.#flights[0] === flight
     this.options.onFailed(error, foreign)
     this.#wake()
   }
@@ -176,8 +177,4 @@ export class Outbox {
     this.#waiting = []
     for (const resolve of waiting) resolve()
   }
-}
-
-function raise(error: Error): never {
-  throw error
 }

@@ -11,7 +11,10 @@ const killAfterMs = 5_000
  * Source: prctl(2), PR_SET_PDEATHSIG, by way of setpriv of util-linux, which becomes the program.
  */
 export function spawnBound(program: string, args: string[]): ChildProcess {
-  return spawn('setpriv', ['--pdeathsig', 'TERM', '--', program, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn('setpriv', ['--pdeathsig', 'TERM', '--', program, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+  // Whoever waits for the end of the child hears of it; this keeps it from ending the supervisor.
+  child.on('error', () => undefined)
+  return child
 }
 
 /** Ends a child of ours: SIGTERM, then SIGKILL. Resolves when it is gone. */

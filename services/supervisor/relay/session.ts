@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { ConnectionOptions, JetStreamManager, NatsConnection } from 'nats'
 import type { JournalRecord, Sequence } from '../journal/journal.js'
 import type { Publication } from '../state/publication.js'
+import { Refused } from './ack.js'
 import type { Broker } from './broker.js'
 import { follow, RecordsDropped, type Source } from './follow.js'
 import { message, type Origin, type Place } from './message.js'
@@ -125,6 +126,7 @@ async function prepare(
     })
     const lost = () => end.abort(new SessionEnded('the connection to the broker was lost'))
     connection.closed().then(lost, lost)
+    void watchRefusals(connection, error => end.abort(error))
     const idle = setInterval(() => {
       if (outbox.idle) checkStream(manager, stream, outbox.settled).catch((error: unknown) => end.abort(error))
     }, options.idleCheckMs)
@@ -172,6 +174,15 @@ async function pump(outbox: Outbox, bytesMax: number, options: SessionOptions, s
       next = error.first
       outbox.jump(next - 1n)
     }
+  }
+}
+
+/** A message that the login may not publish is not answered: the broker tells of it beside the protocol. */
+async function watchRefusals(connection: NatsConnection, refused: (error: Refused) => void): Promise<void> {
+  for await (const { type, data, permissionContext } of connection.status()) {
+    if (type !== 'error' || permissionContext === undefined) continue
+    const { operation, subject } = permissionContext
+    refused(new Refused(`${operation} to ${subject} is not allowed`, String(data), { err_code: 0 }))
   }
 }
 

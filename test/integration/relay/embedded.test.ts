@@ -4,13 +4,12 @@ import { once } from 'node:events'
 import { mkdir, readFile, realpath, stat, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
-import { build } from 'esbuild'
 import t from 'tap'
 import { type ClientAccess, type EmbeddedBroker, embeddedBroker } from '../../../services/supervisor/relay/embedded.js'
 import { type Relay, startRelay } from '../../../services/supervisor/relay/relay.js'
 import { alive, gone, processes } from '../../harness/process.js'
 import { type Scope, until } from '../../harness/wait.js'
-import { client, directory, publication, quiet, range, stored, TinyJournal } from './support.js'
+import { client, directory, modulePath, program, publication, quiet, range, stored, TinyJournal } from './support.js'
 
 interface Place {
   root: string
@@ -25,8 +24,8 @@ async function place(scope: Scope): Promise<Place> {
   return made
 }
 
-function open(scope: Scope, { root, state }: Place, program?: string): EmbeddedBroker {
-  const broker = embeddedBroker({ root, state, log: quiet, ...(program && { program }) })
+function open(scope: Scope, { root, state }: Place, binary?: string): EmbeddedBroker {
+  const broker = embeddedBroker({ root, state, log: quiet, ...(binary && { program: binary }) })
   scope.teardown(() => broker.close())
   return broker
 }
@@ -180,8 +179,8 @@ t.test('a server that an earlier supervisor left on the same store is ended firs
 
 t.test('the server dies with a supervisor that is killed', async t => {
   const here = await place(t)
-  const program = await supervisorProgram(t)
-  const supervisor = spawn(process.execPath, [program, here.root, here.state], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const file = await supervisorProgram(t)
+  const supervisor = spawn(process.execPath, [file, here.root, here.state], { stdio: ['ignore', 'pipe', 'inherit'] })
   t.teardown(() => void supervisor.kill('SIGKILL'))
   const pid = await firstNumber(supervisor)
   const server = alive(pid)
@@ -212,23 +211,19 @@ t.test('a server that cannot start is reported with its own words', async t => {
   t.match(problem.message, /the embedded nats-server ended: .*jetstream/i)
 })
 
-/** A process that does nothing but keep the server, as one file that Node runs. */
-async function supervisorProgram(scope: Scope): Promise<string> {
-  const folder = await directory(scope)
-  const source = `
+/** A process that does nothing but keep the server. */
+const supervisorProgram = (scope: Scope) =>
+  program(
+    scope,
+    `
     import pino from 'pino'
-    import { embeddedBroker } from ${JSON.stringify(new URL('../../../services/supervisor/relay/embedded.ts', import.meta.url).pathname)}
+    import { embeddedBroker } from ${modulePath('../../../services/supervisor/relay/embedded.ts')}
     const [, , root, state] = process.argv
     const broker = embeddedBroker({ root, state, log: pino({ level: 'silent' }) })
     await broker.endpoint(new AbortController().signal)
     process.stdout.write(broker.pid() + '\\n')
-    setInterval(() => {}, 1000)`
-  const outfile = join(folder, 'supervisor.mjs')
-  const banner = { js: "import { createRequire as make } from 'node:module'; const require = make(import.meta.url);" }
-  const stdin = { contents: source, resolveDir: process.cwd(), loader: 'ts' as const }
-  await build({ stdin, outfile, bundle: true, platform: 'node', format: 'esm', banner, logLevel: 'error' })
-  return outfile
-}
+    setInterval(() => {}, 1000)`,
+  )
 
 async function firstNumber(child: ChildProcess): Promise<number> {
   if (!child.stdout) throw new Error('no output')

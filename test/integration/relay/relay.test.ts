@@ -1,5 +1,7 @@
 // The relay against a real nats-server: everything arrives once and in order, whatever happens to the broker.
-import { cp, rm } from 'node:fs/promises'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { cp, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { headers, nanos } from 'nats'
 import t from 'tap'
@@ -10,8 +12,10 @@ import { LossyProxy } from './proxy.js'
 import {
   client,
   directory,
+  modulePath,
   type Nats,
   nats,
+  program,
   publication,
   quiet,
   range,
@@ -172,6 +176,43 @@ t.test('messages whose acknowledgement was never seen are not published again', 
   await caughtUp(second, journal)
   t.equal(second.status().published, 0)
   t.same(sequences(await stored(connection)), range(1, 110))
+})
+
+t.test('a supervisor that is killed at any moment leaves neither gap nor repeat', async t => {
+  const server = await nats(t)
+  const { connection, manager } = await forgetfulStream(t, server)
+  const memoryPath = join(await directory(t), 'relay.json')
+  const file = await program(
+    t,
+    `
+    import pino from 'pino'
+    import { remoteBroker } from ${modulePath('../../../services/supervisor/relay/broker.ts')}
+    import { startRelay } from ${modulePath('../../../services/supervisor/relay/relay.ts')}
+    import { publication, TinyJournal } from ${modulePath('./support.ts')}
+    const [, , url, memoryPath] = process.argv
+    const journal = new TinyJournal('the-journal')
+    journal.add(30_000)
+    const [broker, log] = [remoteBroker({ url }), pino({ level: 'silent' })]
+    startRelay({ journal, publication, node: 'n1', broker, log, memoryPath })`,
+  )
+  const count = async () => (await manager.streams.info('PURSER')).state.messages
+  for (let round = 0; round < 6; round++) {
+    const supervisor = spawn(process.execPath, [file, server.url, memoryPath], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+    })
+    const exit = once(supervisor, 'exit')
+    const before = await count()
+    await until('it to publish', async () => (await count()) > before + round * 37, { intervalMs: 1 })
+    supervisor.kill('SIGKILL')
+    await exit
+  }
+  const kept = await count()
+  t.ok(kept < 30_000, `${kept} arrived before the last kill`)
+  const journal = new TinyJournal('the-journal')
+  journal.add(kept + 100)
+  const relay = await relayTo(t, journal, { url: server.url, memoryPath })
+  await caughtUp(relay, journal)
+  t.same(sequences(await stored(connection)), range(1, kept + 100))
 })
 
 t.test('a gap that a broker left among messages in flight is filled, and the rest is not repeated', async t => {
@@ -458,6 +499,19 @@ t.test('a wrong login is reported with advice', async t => {
   t.match(refused.status().problem, { message: 'the broker refuses the login' })
   const welcome = await relayTo(t, journal, { url: `nats://u:p@127.0.0.1:${server.port}` })
   await caughtUp(welcome, journal)
+})
+
+t.test('a login that may not publish is reported as such', async t => {
+  const config = join(await directory(t), 'nats.conf')
+  const allowed = '["$JS.API.>", "purser.n1.default.allowed.>"]'
+  const permissions = `{ publish: { allow: ${allowed} }, subscribe: { allow: ["_INBOX.>"] } }`
+  await writeFile(config, `authorization { users: [{ user: u, password: p, permissions: ${permissions} }] }`)
+  const server = await nats(t, '-c', config)
+  const journal = new TinyJournal()
+  journal.add(1)
+  const relay = await relayTo(t, journal, { url: `nats://u:p@127.0.0.1:${server.port}` })
+  const problem = await until('a problem', () => relay.status().problem, { timeoutMs: 5000 })
+  t.match(problem, { message: /may not/, advice: /purser\.<node>/ })
 })
 
 t.test('a relay stops at once, wherever it is', async t => {

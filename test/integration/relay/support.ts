@@ -6,6 +6,8 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer, connect as dial } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { build } from 'esbuild'
 import { type ConnectionOptions, connect, type NatsConnection } from 'nats'
 import pino, { type Logger } from 'pino'
 import type { Entry, Journal, JournalRecord, Sequence } from '../../../services/supervisor/journal/journal.js'
@@ -16,9 +18,10 @@ export const quiet: Logger = pino({ level: process.env.RELAY_LOG ?? 'silent' })
 
 /** A journal whose every append is durable at once. */
 export class TinyJournal implements Pick<Journal, 'id' | 'last' | 'first' | 'read' | 'onDurable'> {
-  readonly id = randomUUID()
   readonly records: JournalRecord[] = []
   #first: Sequence = 1n
+  constructor(readonly id: string = randomUUID()) {}
+
   readonly #listeners = new Set<(records: readonly JournalRecord[]) => void>()
 
   add(count: number, entry: Partial<Entry> & { correlation?: string } = {}): void {
@@ -77,6 +80,18 @@ export function publication(of: JournalRecord): Publication {
     type: 'io.purser.tasks.start',
   }
 }
+
+/** A program as one file that Node runs: for what has to be killed. `source` imports by absolute paths. */
+export async function program(scope: Scope, source: string): Promise<string> {
+  const outfile = join(await directory(scope), 'program.mjs')
+  const banner = { js: "import { createRequire as make } from 'node:module'; const require = make(import.meta.url);" }
+  const stdin = { contents: source, resolveDir: process.cwd(), loader: 'ts' as const }
+  await build({ stdin, outfile, bundle: true, platform: 'node', format: 'esm', banner, logLevel: 'error' })
+  return outfile
+}
+
+/** The absolute path of a module, quoted, as `program` needs it. `path` is relative to this folder. */
+export const modulePath = (path: string): string => JSON.stringify(fileURLToPath(new URL(path, import.meta.url)))
 
 export async function directory(scope: Scope): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), 'purser-relay-'))
