@@ -1,0 +1,22 @@
+// What every task of this plugin works with.
+import type { Logger } from 'pino'
+import type { Emission } from '../kit/plugin.js'
+import type { Bundles } from './bundle.js'
+import type { Gate } from './gate.js'
+import type { HostFacts } from './host.js'
+import type { Settings } from './settings.js'
+import type { Shims } from './shims.js'
+
+export interface RuntimeContext {
+  settings: Settings
+  host: HostFacts
+  bundles: Bundles
+  shims: Shims
+  /** Passed by every shim that starts. */
+  starts: Gate
+  /** Where shims and OCI runtimes are looked for. */
+  searchPath: string
+  log: Logger
+  /** Resolves once the event is durable. */
+  emit(emission: Emission): Promise<bigint>
+}

@@ -1,0 +1,36 @@
+// Lets only so many begin at once: more shims starting together than there are cores only slow each other down.
+
+export class Gate {
+  #free: number
+  readonly #waiting: (() => void)[] = []
+
+  /**
+   * What takes longer than `patienceMs` goes on without its place: a few that hang must not stop all others.
+   */
+  constructor(
+    places: number,
+    readonly patienceMs: number,
+  ) {
+    this.#free = places
+  }
+
+  async run<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#free > 0) this.#free -= 1
+    else await new Promise<void>(resolve => this.#waiting.push(resolve)) // a leaver's place is handed on
+    let left = false
+    const leave = () => {
+      if (left) return
+      left = true
+      const next = this.#waiting.shift()
+      if (next) next()
+      else this.#free += 1
+    }
+    const timer = setTimeout(leave, this.patienceMs)
+    try {
+      return await work()
+    } finally {
+      clearTimeout(timer)
+      leave()
+    }
+  }
+}

@@ -1,0 +1,5 @@
+// The runtime plugin as a process of its own.
+import { pluginMain } from '../kit/main.js'
+import { definitions } from './plugin.js'
+
+await pluginMain(definitions)

@@ -1,0 +1,231 @@
+// All tasks of this plugin: made, found again after a restart, listed, removed.
+import type { StateResponse as ShimState } from '../../proto/gen/containerd/task/v2/shim.js'
+import type {
+  CreateRequest,
+  CreateResponse,
+  StateResponse,
+  Task as TaskInfo,
+} from '../../proto/gen/purser/runtime/v1/runtime.js'
+import { Liveness } from '../../proto/gen/purser/runtime/v1/runtime.js'
+import { alreadyExists, Code, failedPrecondition, notFound, StatusError } from '../kit/errors.js'
+import { checkSegment, type TaskName } from './bundle.js'
+import type { RuntimeContext } from './context.js'
+import { createTask, discardTask, planTask, type TaskPlan } from './create.js'
+import { within } from './deadline.js'
+import { History } from './history.js'
+import { isAlive } from './process.js'
+import { endMarked } from './strays.js'
+import { Task } from './task.js'
+
+interface Creation {
+  task: Task
+  abort: AbortController
+  /** Settles when the task is there, or nothing of it is left. Never rejects. */
+  settled: Promise<void>
+}
+
+/** Bundles taken up at once when the plugin opens. */
+const restoresMax = 16
+
+/** A shim that does not answer is asked again after this, about exits that it may know of. */
+const askAgainMs = 5000
+
+export class Tasks {
+  readonly #context: RuntimeContext
+  readonly #tasks = new Map<string, Task>()
+  readonly #creations = new Map<string, Creation>()
+  /** What has to be over before a task of that name can be made. */
+  readonly #clearing = new Map<string, Promise<void>>()
+  /** Tasks that are deleted while their shim is still on its way out. */
+  readonly #ending = new Set<Promise<void>>()
+  #closed = false
+
+  constructor(context: RuntimeContext) {
+    this.#context = context
+  }
+
+  /** Throws NOT_FOUND, or FAILED_PRECONDITION while the task is being made. */
+  get({ namespace, id }: TaskName): Task {
+    const key = keyOf({ namespace, id })
+    const task = this.#tasks.get(key)
+    if (task) return task
+    if (this.#creations.has(key)) throw failedPrecondition(`task ${id} is still being created`)
+    throw notFound(`task ${id}`)
+  }
+
+  /** Also one that is still being made: it may exit before its Create is answered. */
+  find(name: TaskName): Task | undefined {
+    const key = keyOf(name)
+    return this.#tasks.get(key) ?? this.#creations.get(key)?.task
+  }
+
+  async create(request: CreateRequest): Promise<CreateResponse> {
+    const name = { namespace: request.namespace, id: request.id }
+    const key = keyOf(name)
+    const history = new History(this.#context.bundles.path(name))
+    if (this.#tasks.has(key) || this.#creations.has(key)) throw alreadyExists(`task ${request.id}`)
+    const plan = planTask(this.#context, request)
+    const task = new Task(name, history, this.#context)
+    const abort = new AbortController()
+    const created = this.#make(key, task, plan, abort.signal)
+    const ignore = () => undefined
+    this.#creations.set(key, { task, abort, settled: created.then(ignore, ignore) })
+    return created
+  }
+
+  /** Of the init process it removes the task. */
+  async delete(name: TaskName, execId: string) {
+    const task = this.get(name)
+    try {
+      return await task.delete(execId)
+    } finally {
+      if (task.isEnded) this.#forget(task)
+    }
+  }
+
+  async destroy(name: TaskName): Promise<void> {
+    const key = keyOf(name)
+    checkSegment(name.namespace, 'namespace')
+    checkSegment(name.id, 'id')
+    const creation = this.#creations.get(key)
+    creation?.abort.abort(new StatusError(Code.CANCELLED, `task ${name.id} was destroyed while it was created`))
+    await creation?.settled
+    await this.#clearing.get(key)
+    const task = this.#tasks.get(key)
+    if (!task) return
+    await task.destroy()
+    this.#forget(task)
+  }
+
+  async list(): Promise<TaskInfo[]> {
+    const creating = [...this.#creations.values()].map(({ task }) => task)
+    return Promise.all(
+      [...this.#tasks.values(), ...creating].map(task => this.#describe(task, creating.includes(task))),
+    )
+  }
+
+  /**
+   * Takes up every bundle of an earlier run. Resolves when each has been looked at once; what has to be cleaned up
+   * goes on behind that.
+   */
+  async restore(): Promise<void> {
+    const { bundles } = this.#context
+    const found = bundles.list().map(({ namespace, id, bundle }) => {
+      return new Task({ namespace, id }, History.read(bundle), this.#context)
+    })
+    const next = found.values()
+    const worker = async () => {
+      for (const task of next) await this.#restoreTask(task, found)
+    }
+    await Promise.all(Array.from({ length: restoresMax }, worker))
+    // Only now is it known which shims still have others in them.
+    for (const bundle of bundles.listEnded()) this.#resumeEnd(bundle)
+  }
+
+  /** Lets go of everything that runs, and waits for what is being removed, but not for long. */
+  async close(deadlineMs: number): Promise<void> {
+    this.#closed = true
+    const pending = Promise.all([...this.#clearing.values(), ...this.#ending])
+    await within(pending, deadlineMs, 'removing what was deleted').catch((error: unknown) => {
+      this.#context.log.warn({ err: error }, 'what is left will be removed when the plugin opens next')
+    })
+  }
+
+  async #make(key: string, task: Task, plan: TaskPlan, signal: AbortSignal): Promise<CreateResponse> {
+    try {
+      await this.#clearing.get(key)
+      const response = await createTask(this.#context, task, plan, signal)
+      this.#tasks.set(key, task)
+      return response
+    } finally {
+      this.#creations.delete(key)
+    }
+  }
+
+  async #restoreTask(task: Task, all: Task[]): Promise<void> {
+    const { name, history } = task
+    const key = keyOf(name)
+    if (history.removed) return this.#behind(key, task.finishEnd())
+    // Its creation was never answered.
+    if (!history.shim || !history.origin) return this.#behind(key, this.#discard(task, all))
+    this.#tasks.set(key, task)
+    if (!isAlive(history.shim.process)) return task.bury()
+    try {
+      const { reconnectMs } = this.#context.settings.deadlines
+      const place = { ...name, bundle: history.bundle, group: history.origin.group }
+      task.attach(await this.#context.shims.rejoin(place, history.shim, reconnectMs))
+    } catch (error) {
+      this.#context.log.warn({ ...name, err: error }, 'a shim lives but takes no connection; it counts as dead')
+      return task.bury()
+    }
+    await this.#reconcile(task)
+  }
+
+  /** Asks the shim what happened meanwhile; one that does not answer in time is asked again behind our back. */
+  async #reconcile(task: Task): Promise<void> {
+    try {
+      const answer = await task.reconcile({ deadlineMs: this.#context.settings.deadlines.reconnectMs })
+      task.exits.repeatUntold()
+      if (answer === 'known') return
+      // The shim has no such container: it was deleted just before, or its creation never finished.
+      this.#forget(task)
+      this.#behind(keyOf(task.name), task.history.processes.has('') ? task.end('politely') : task.destroy())
+    } catch (error) {
+      if (task.isDead || this.#closed) return
+      this.#context.log.warn({ ...task.name, err: error }, 'a shim does not answer; it will be asked again')
+      setTimeout(() => void (this.#closed || task.isEnded || this.#reconcile(task)), askAgainMs).unref()
+    }
+  }
+
+  async #discard(task: Task, all: Task[]): Promise<void> {
+    const mark = task.history.origin?.mark ?? ''
+    const isOthers = all.some(({ history }) => history.shim?.mark === mark)
+    if (!isOthers) await endMarked(mark, this.#context.settings.deadlines.callMs)
+    await discardTask(this.#context, task, undefined, 'byForce')
+  }
+
+  /** A task whose removal was cut short: its shim may still be there, and an exit untold. */
+  #resumeEnd(bundle: string): void {
+    const history = History.read(bundle)
+    const { namespace, id } = history.origin ?? { namespace: '', id: '' }
+    const task = new Task({ namespace, id }, history, this.#context)
+    this.#behind(keyOf({ namespace, id }), task.finishEnd())
+  }
+
+  async #describe(task: Task, isCreating: boolean): Promise<TaskInfo> {
+    const { namespace, id } = task.name
+    const info = { namespace, id, bundle: task.history.bundle }
+    if (isCreating) return { ...info, liveness: Liveness.LIVENESS_ALIVE, init: undefined }
+    try {
+      const init = toState(await task.state(''))
+      return { ...info, liveness: task.isDead ? Liveness.LIVENESS_DEAD : Liveness.LIVENESS_ALIVE, init }
+    } catch (error) {
+      const silent = error instanceof StatusError && error.code === Code.DEADLINE_EXCEEDED
+      const alive = silent ? Liveness.LIVENESS_UNRESPONSIVE : Liveness.LIVENESS_ALIVE
+      return { ...info, liveness: task.isDead ? Liveness.LIVENESS_DEAD : alive, init: undefined }
+    }
+  }
+
+  #forget(task: Task): void {
+    const key = keyOf(task.name)
+    if (this.#tasks.get(key) === task) this.#tasks.delete(key)
+    const ended = task.end('politely')
+    this.#ending.add(ended)
+    void ended.finally(() => this.#ending.delete(ended))
+  }
+
+  /** Goes on behind the caller's back, and a new task of that name waits for it. */
+  #behind(key: string, work: Promise<void>): void {
+    const before = this.#clearing.get(key)
+    const all: Promise<void> = Promise.allSettled([before, work]).then(() => {
+      if (this.#clearing.get(key) === all) this.#clearing.delete(key)
+    })
+    this.#clearing.set(key, all)
+  }
+}
+
+export function toState({ pid, status, exitStatus, exitedAt }: ShimState): StateResponse {
+  return { pid, status, exitStatus, exitedAt }
+}
+
+const keyOf = ({ namespace, id }: TaskName): string => `${namespace}/${id}`
