@@ -1,7 +1,8 @@
 // Bundles every program of the project into dist/: fast to start, and independent of the sources' layout.
 
 import { execFileSync } from 'node:child_process'
-import { chmodSync, existsSync, rmSync } from 'node:fs'
+import { chmodSync, existsSync, readdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
 import { build } from 'esbuild'
 
 const programs = {
@@ -19,8 +20,7 @@ const programs = {
 
 const entryPoints = Object.fromEntries(Object.entries(programs).filter(([, source]) => existsSync(source)))
 
-rmSync('dist', { recursive: true, force: true })
-await build({
+const { metafile } = await build({
   entryPoints,
   outdir: 'dist',
   bundle: true,
@@ -34,6 +34,7 @@ await build({
   sourcemap: 'linked',
   legalComments: 'none',
   logLevel: 'warning',
+  metafile: true,
   // Its native library is found relative to its own files.
   external: ['koffi'],
   define: { PURSER_REVISION: JSON.stringify(revision()) },
@@ -42,6 +43,11 @@ await build({
     js: "#!/usr/bin/env -S node --max-semi-space-size=1\nimport{createRequire as _createRequire}from'node:module';const require=_createRequire(import.meta.url);",
   },
 })
+// What an earlier build left behind; removed only now, so that a program that runs still finds its parts.
+for (const path of readdirSync('dist', { recursive: true, withFileTypes: true })) {
+  const file = join(path.parentPath ?? path.path, path.name)
+  if (path.isFile() && !(file in metafile.outputs)) rmSync(file)
+}
 for (const name of Object.keys(entryPoints)) chmodSync(`dist/${name}.js`, 0o755)
 
 /** The commit that is built, '' outside a checkout. */

@@ -33,7 +33,8 @@ export async function* followEvents(options: FollowOptions): AsyncGenerator<Seen
   signal.addEventListener('abort', close, { once: true })
   try {
     const consumer = await connection.jetstream().consumers.get(options.stream ?? 'PURSER', {
-      deliver_policy: fromStart ? DeliverPolicy.All : DeliverPolicy.New,
+      // From the start is the default; said aloud, the client asks for it in a way that the server refuses.
+      ...(!fromStart && { deliver_policy: DeliverPolicy.New }),
     })
     for await (const message of await consumer.consume()) yield seen(message)
   } finally {

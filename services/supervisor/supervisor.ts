@@ -17,7 +17,7 @@ import { Snapshots } from './effects/snapshots.js'
 import { Tasks } from './effects/tasks.js'
 import { openFileJournal } from './journal/fileLog.js'
 import type { Journal } from './journal/journal.js'
-import { openMetrics } from './observe.js'
+import { observe } from './metrics/observe.js'
 import { bundledPlugins, type PluginCalls, pluginCalls, pluginConfig } from './pluginCalls.js'
 import { PluginDirectory } from './plugins/directory.js'
 import { startPluginHost } from './plugins/host.js'
@@ -29,6 +29,7 @@ import { decodeEvent } from './state/codec.js'
 import { HeavyParts } from './state/heavy.js'
 import { publicationOf } from './state/publication.js'
 import { Store } from './state/store.js'
+import { version } from './version.js'
 
 export interface Supervisor {
   /** Containers go on. What is under way is finished first, within bounds. */
@@ -66,7 +67,7 @@ async function open(settings: Settings, log: Logger, opened: Opened): Promise<vo
   const clock = systemClock()
   const runner = new Runner(store, journal, clock)
   const heavy = new HeavyParts(journal)
-  const metrics = opened(await openMetrics({ settings, journal, store, log }), metrics => metrics.close())
+  const metrics = opened(await observe({ settings, version, journal, store, log }), metrics => metrics.close())
 
   const directory = opened(
     new PluginDirectory({ log, expected: bundledPlugins, onCall: metrics.pluginCall }),

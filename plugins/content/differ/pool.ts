@@ -138,8 +138,8 @@ function nextMessage(thread: Worker): Promise<unknown> {
   return new Promise(resolve => thread.once('message', resolve).once('exit', resolve))
 }
 
-/** Beside the bundle when there is one, else as source, for whoever runs from source with a loader. */
+/** In dist, where this code may be in a chunk of its own; else the source, for whoever runs that with a loader. */
 function workerFile(): URL {
-  const bundled = new URL('./apply-worker.js', import.meta.url)
-  return existsSync(bundled) ? bundled : new URL('../applyWorker.ts', import.meta.url)
+  const bundled = ['./apply-worker.js', '../apply-worker.js'].map(path => new URL(path, import.meta.url))
+  return bundled.find(url => existsSync(url)) ?? new URL('../applyWorker.ts', import.meta.url)
 }

@@ -1,0 +1,89 @@
+// What the rooms tell, as metrics; and what is wrong, in sentences.
+import type { Logger } from 'pino'
+import { Code } from '../../../plugins/kit/errors.js'
+import type { Settings } from '../config.js'
+import type { Journal } from '../journal/journal.js'
+import type { PluginStatus } from '../plugins/directory.js'
+import type { CallObserver } from '../plugins/live.js'
+import type { RelayStatus } from '../relay/relay.js'
+import type { Store } from '../state/store.js'
+import { createMetrics, type Metrics } from './metrics.js'
+import { serveMetrics } from './server.js'
+
+export interface Observation {
+  phase: Metrics['phase']
+  apiCall: Metrics['request']
+  pluginCall: CallObserver
+  /** Said once, when everything is open: from then on /healthz tells of it. */
+  watch(parts: Watched): void
+  close(): Promise<void>
+}
+
+export interface Watched {
+  directory: { list(): PluginStatus[] }
+  relay: { status(): RelayStatus | undefined }
+}
+
+export interface ObservationDeps {
+  settings: Settings
+  version: string
+  journal: Journal
+  store: Store
+  log: Logger
+}
+
+/** Without `--metrics` nothing is counted and nothing is loaded. Rejects when the port cannot be had. */
+export async function observe({ settings, version, journal, store, log }: ObservationDeps): Promise<Observation> {
+  if (!settings.metrics) return silent
+  const metrics = createMetrics({ version })
+  const watched: Partial<Watched> = {}
+  metrics.watch({
+    journal,
+    tasks: () => tasksByState(store),
+    relay: () => watched.relay?.status(),
+    plugins: () => watched.directory?.list() ?? [],
+  })
+  const stopFlushes = journal.onFlush(flush => metrics.flushed(flush))
+  const stopEvents = store.subscribe(({ event, record }) => {
+    metrics.lifecycle(record.stream.slice(0, record.stream.indexOf('/')), event.type)
+    if (event.type === 'TaskExited') metrics.exited(event.exit.status)
+  })
+  const server = await serveMetrics({
+    ...settings.metrics,
+    metrics,
+    health: () => complaints(journal, watched.directory?.list()),
+    log,
+  })
+  return {
+    phase: metrics.phase.bind(metrics),
+    apiCall: metrics.request.bind(metrics),
+    pluginCall: call => metrics.pluginCall({ ...call, code: Code[call.code] ?? String(call.code) }),
+    watch: parts => void Object.assign(watched, parts),
+    async close() {
+      stopFlushes()
+      stopEvents()
+      await server.close()
+    },
+  }
+}
+
+const silent: Observation = { phase() {}, apiCall() {}, pluginCall() {}, watch() {}, async close() {} }
+
+function tasksByState(store: Store): Map<string, number> {
+  const counts = new Map<string, number>()
+  for (const { tasks } of store.world.namespaces.values()) {
+    for (const { state } of tasks.values()) counts.set(state, (counts.get(state) ?? 0) + 1)
+  }
+  return counts
+}
+
+/** A broker that is away is no reason to call the supervisor sick: containers go on, and events wait in the journal. */
+function complaints(journal: Journal, plugins: PluginStatus[] | undefined): string[] {
+  const health = journal.health()
+  const ofJournal = health.writable ? [] : [`the journal takes no writes: ${health.message}; ${health.advice}`]
+  if (!plugins) return [...ofJournal, 'the supervisor is starting']
+  const ofPlugins = plugins
+    .filter(({ state }) => state !== 'ready' && state !== 'draining')
+    .map(({ kind, id, state, reason }) => `${kind} plugin "${id}" is ${state}${reason && `: ${reason}`}`)
+  return [...ofJournal, ...ofPlugins]
+}
