@@ -57,11 +57,7 @@ async function unpack({ zstd }: ApplyJob, blob: BlobReader, tar: LayerTar): Prom
     const compression = compressionOf(first)
     if (compression === 'none') for await (const chunk of blob.from(first)) tar.push(chunk)
     else if (compression === 'zstd') await pipeline(blob.from(first), unzstd(zstd), chunks => tar.pushAll(chunks))
-    else {
-      const decompressor = gunzip()
-      await pipeline(blob.from(first), decompressor, chunks => tar.pushAll(chunks))
-      if (decompressor.bytesWritten < blob.offset) throw invalid('data behind the end of the gzip stream')
-    }
+    else await gunzipInto(tar, first, blob)
     tar.end()
   } catch (error) {
     // A damaged blob rarely makes a proper tar: the damage is the better explanation.
@@ -70,6 +66,17 @@ async function unpack({ zstd }: ApplyJob, blob: BlobReader, tar: LayerTar): Prom
     throw explained
   }
   await blob.verify()
+}
+
+async function gunzipInto(tar: LayerTar, first: Buffer, blob: BlobReader): Promise<void> {
+  const decompressor = gunzip()
+  const isDone = () => decompressor.readableEnded && decompressor.bytesWritten < blob.offset
+  try {
+    await pipeline(blob.from(first), decompressor, chunks => tar.pushAll(chunks))
+  } catch (error) {
+    if (!isDone()) throw error // else it is only the pipeline's surprise that nobody reads the rest
+  }
+  if (isDone()) throw invalid('data behind the end of the gzip stream')
 }
 
 /** The uncompressed stream: measured and hashed before its entries are made. */

@@ -20,6 +20,8 @@ export const defaultLimits: LayerLimits = {
 /** Fixed by the kernel, or by what no honest layer comes near. */
 export const bounds = {
   nameBytes: 4095,
+  /** Directories in one another: deeper trees overflow the stacks of those who walk and remove them. */
+  depth: 512,
   xattrNameBytes: 255,
   xattrBytes: 65_536,
   /** Of one extended header: a pax header, a long name, a sparse map. */

@@ -5,6 +5,7 @@
 import { closeSync, constants, mkdirSync, openSync, readlinkSync } from 'node:fs'
 import { openat2, Resolve, SystemCallError } from '../../kit/linux.js'
 import { invalid, LayerError, shown } from './errors.js'
+import { bounds } from './limits.js'
 import { at, toPath } from './names.js'
 
 export const O_PATH = 0o10000000
@@ -37,7 +38,7 @@ export class Root {
   constructor(path: string) {
     this.#fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY)
     const place = readlinkSync(`/proc/self/fd/${this.#fd}`, { encoding: 'latin1' })
-    this.#prefix = place === '/' ? '/' : `${place}/`
+    this.#prefix = `${place}/`
   }
 
   get fd(): number {
@@ -106,17 +107,18 @@ export class Root {
     }
   }
 
-  /** Where an open directory is. Deeper than a path can say is deeper than anyone could use. */
+  /** Where an open directory is; it is closed if that is too deep. */
   #located(fd: number): Directory {
     try {
       const place = readlinkSync(`/proc/self/fd/${fd}`, { encoding: 'latin1' })
-      if (`${place}/` === this.#prefix) return { fd, path: '' }
-      if (place.startsWith(this.#prefix)) return { fd, path: `${place.slice(this.#prefix.length)}/` }
-      throw new LayerError('failed', `directory ${shown(place)} was moved away while the layer was unpacked`)
+      const path = `${place}/` === this.#prefix ? '' : `${place.slice(this.#prefix.length)}/`
+      if (path !== '' && !place.startsWith(this.#prefix))
+        throw new LayerError('failed', `directory ${shown(place)} was moved away while the layer was unpacked`)
+      if (path.split('/').length > bounds.depth) throw tooDeep()
+      return { fd, path }
     } catch (error) {
       closeSync(fd)
-      if (error instanceof Error && 'code' in error && error.code === 'ENAMETOOLONG')
-        throw invalid('directories are nested deeper than a path can name')
+      if (error instanceof Error && 'code' in error && error.code === 'ENAMETOOLONG') throw tooDeep()
       throw error
     }
   }
@@ -151,6 +153,8 @@ export class Root {
     return this.#make(parts, onMade, hops - 1)
   }
 }
+
+const tooDeep = () => invalid(`directories are nested deeper than ${bounds.depth} levels`)
 
 function unreachable(): never {
   throw new LayerError('failed', 'a directory vanished while the layer was unpacked')
