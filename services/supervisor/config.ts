@@ -151,7 +151,7 @@ function readLevel(level: string): string {
 }
 
 function readNats(server: string): string {
-  if (server === 'embedded' || server === 'off' || /^(nats|tls|ws|wss):\/\//.test(server)) return server
+  if (server === 'embedded' || server === 'off' || /^(nats|tls):\/\//.test(server)) return server
   throw new ConfigError(`nats = "${server}": use "embedded", "off" or a URL like nats://127.0.0.1:4222`)
 }
 
