@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { loadConfig, type Settings } from '../../../services/supervisor/config.js'
+import { Instruments } from '../../../services/supervisor/metrics/instruments.js'
 
 const project = join(dirname(fileURLToPath(import.meta.url)), '../../..')
 const deploy = (name: string) => join(project, 'deploy', name)
@@ -57,6 +58,28 @@ t.test('the configuration of a nats-server of one’s own is accepted by nats-se
   t.equal(status, 0, stderr.toString())
 })
 
+t.test('Prometheus takes the scrape configuration and the alerts', async t => {
+  const promtool = join(project, '.cache/prometheus/usr/bin/promtool')
+  if (!existsSync(promtool)) return t.fail('promtool is missing: run deploy/setup.sh --test')
+  const check = (...args: string[]) => {
+    const { status, stdout, stderr } = spawnSync(promtool, args, { encoding: 'utf8' })
+    t.equal(status, 0, `promtool ${args.slice(0, 2).join(' ')}: ${status === 0 ? 'well' : stdout + stderr}`)
+  }
+  check('check', 'config', deploy('prometheus.yml'))
+  // JSON is YAML too.
+  check('test', 'rules', join(t.testdir({ 'alerts.json': JSON.stringify(alertCases()) }), 'alerts.json'))
+})
+
+t.test('alerts ask for metrics that exist', async t => {
+  const known = new Set(new Instruments({}, '0').registry.getMetricsAsArray().map(({ name }) => name))
+  const asked = [...read('alerts.yml').matchAll(/\bpurser_\w+/g)].map(([name]) => name.replace(/_(bucket|count)$/, ''))
+  t.ok(asked.length > 5)
+  t.same(
+    asked.filter(name => !known.has(name)),
+    [],
+  )
+})
+
 t.test('the installer explains itself when it can’t go on', async t => {
   const run = (...command: string[]) => {
     const [file = '', ...args] = command
@@ -102,6 +125,49 @@ t.test('the installer builds when a source is newer, and is quick and silent whe
   writeFileSync(join(copy, 'services/new/file.ts'), '')
   t.equal(run(), 'purser setup: building\n')
 })
+
+/** For promtool: how the machine fares, minute by minute, and the one alert that fires after twenty of them. */
+function alertCases(): object {
+  const instance = 'job="purser",instance="a"'
+  const plugin = `${instance},kind="runtime",id="v2"`
+  const well = {
+    [`up{${instance}}`]: '1x30',
+    [`purser_journal_writable{${instance}}`]: '1x30',
+    [`purser_plugin_state{${plugin},state="ready"}`]: '1x30',
+    [`purser_plugin_state{${plugin},state="lost"}`]: '0x30',
+    [`purser_relay_connected{${instance}}`]: '1x30',
+    [`purser_relay_lag_events{${instance}}`]: '0x30',
+  }
+  const ill: [changed: Record<string, string>, firing: string][] = [
+    [{}, ''],
+    [{ [`up{${instance}}`]: '0x30' }, `alertname="PurserDown",${instance},severity="critical"`],
+    [
+      { [`purser_journal_writable{${instance}}`]: '1x15 0x15' },
+      `alertname="PurserJournalReadOnly",${instance},severity="critical"`,
+    ],
+    [
+      { [`purser_plugin_state{${plugin},state="ready"}`]: '1x15 0x15' },
+      `alertname="PurserPluginNotReady",${plugin},severity="critical"`,
+    ],
+    [
+      { [`purser_relay_connected{${instance}}`]: '0x30' },
+      `alertname="PurserRelayDisconnected",${instance},severity="warning"`,
+    ],
+    [
+      { [`purser_relay_lag_events{${instance}}`]: '20000+1000x30' },
+      `alertname="PurserRelayBehind",${instance},severity="warning"`,
+    ],
+  ]
+  const tests = ill.map(([changed, firing]) => {
+    const samples = firing === '' ? [] : [{ labels: `ALERTS{alertstate="firing",${firing}}`, value: 1 }]
+    return {
+      interval: '1m',
+      input_series: Object.entries({ ...well, ...changed }).map(([series, values]) => ({ series, values })),
+      promql_expr_test: [{ expr: 'ALERTS{alertstate="firing"}', eval_time: '20m', exp_samples: samples }],
+    }
+  })
+  return { rule_files: [deploy('alerts.yml')], tests }
+}
 
 async function settings(file: string): Promise<Settings> {
   const loaded = await loadConfig(['--config', file])
