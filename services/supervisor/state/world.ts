@@ -168,7 +168,7 @@ class Fold {
         this.here().labels = event.labels
         return
       case 'NamespaceDeleted':
-        this.world.namespaces.delete(event.name)
+        this.deleteNamespace(event.name)
         return
       case 'ImageCreated':
       case 'ImageUpdated': {
@@ -255,6 +255,13 @@ class Fold {
           this.stepContainer(event.containerId, event)
         }
     }
+  }
+
+  /** Something may have come into it while its deletion was on the way to the disk: then only its labels go. */
+  private deleteNamespace(name: string): void {
+    const state = this.world.namespaces.get(name)
+    if (state && state.contents().length > 0) state.labels = {}
+    else this.world.namespaces.delete(name)
   }
 
   private applySnapshot(
