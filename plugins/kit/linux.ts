@@ -1,4 +1,4 @@
-// The system calls that Node lacks. Synchronous but for one: each costs microseconds and none waits for a device.
+// The system calls that Node lacks. Synchronous: each costs microseconds and none waits for a device, but for syncfs.
 import koffi from 'koffi'
 
 const libc = koffi.load('libc.so.6')
@@ -163,8 +163,13 @@ export function openat2(dirfd: number, path: Path, flags: number, mode: number, 
   return fd
 }
 
-/** Writes a whole file system's dirty pages to disk. It waits for the device, so it runs on another thread. */
-export function syncfs(fd: number): Promise<void> {
+/** Writes a whole file system's dirty pages to disk. Blocks for as long as that takes: for worker threads. */
+export function syncfs(fd: number): void {
+  check('syncfs', `fd ${fd}`, c.syncfs(fd))
+}
+
+/** The same on a thread of the pool, for whoever has an event loop to keep going. */
+export function syncfsInBackground(fd: number): Promise<void> {
   return new Promise((resolve, reject) => {
     c.syncfs.async(fd, (_failure: unknown, result: number) => {
       // errno is that of the other thread only here, at once.

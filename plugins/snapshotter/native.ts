@@ -1,7 +1,7 @@
 // Trees as whole copies: slow and large, but any file system will do.
 import { chmodSync, closeSync, mkdirSync, openSync } from 'node:fs'
 import type { Mount } from '../../proto/gen/containerd/types/mount.js'
-import { syncfs } from '../kit/linux.js'
+import { syncfsInBackground } from '../kit/linux.js'
 import { runCommand } from './command.js'
 import { bind, files, type TreePlace, type TreeStorage } from './tree.js'
 
@@ -46,7 +46,7 @@ async function copyTree(tree: string, into: string, signal: AbortSignal): Promis
   await runCommand('cp', ['-a', '--reflink=auto', '--', tree, `${into}/`], signal)
   const fd = openSync(into, 'r')
   try {
-    await syncfs(fd)
+    await syncfsInBackground(fd)
   } finally {
     closeSync(fd)
   }

@@ -11,7 +11,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import type { Logger } from 'pino'
-import { syncfs } from '../kit/linux.js'
+import { syncfsInBackground } from '../kit/linux.js'
 import { replaceFile, SharedDirectory, sync } from './durable.js'
 import { Ids } from './ids.js'
 import { decodeSnapshot, encodeSnapshot, type Snapshot } from './snapshot.js'
@@ -79,7 +79,7 @@ export class SnapshotStore {
   async syncContents(id: string): Promise<void> {
     const fd = openSync(this.directory(id), 'r')
     try {
-      await syncfs(fd)
+      await syncfsInBackground(fd)
     } finally {
       closeSync(fd)
     }
