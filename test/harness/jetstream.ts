@@ -1,7 +1,7 @@
 // Purser's events as they arrive in JetStream, read as any listener of the embedded nats-server may.
 import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { connect, DeliverPolicy, type JsMsg } from 'nats'
+import { connect, consumerOpts, type JsMsg, type NatsConnection } from 'nats'
 import type { Host } from './host.js'
 import { Arrivals, type Scope, until } from './wait.js'
 
@@ -12,33 +12,35 @@ export interface RelayedEvent {
   /** The journal's sequence. */
   sequence: bigint
   headers: Record<string, string>
-  data: unknown
+  data: Record<string, unknown>
 }
 
 /** Everything that is in the stream and everything that comes; ends with the scope. */
-export async function listen(scope: Scope, host: Host, fromStart = true): Promise<Arrivals<RelayedEvent>> {
-  const { url, user, password } = await access(host)
-  const connection = await connect({
-    servers: url,
-    user,
-    pass: password,
-    maxReconnectAttempts: -1,
-    reconnectTimeWait: 100,
-  })
-  scope.teardown(() => connection.close())
-  const consumer = await until('the stream PURSER', () => {
-    const start = { deliver_policy: fromStart ? DeliverPolicy.All : DeliverPolicy.New }
-    return connection
+export async function listen(scope: Scope, host: Host): Promise<Arrivals<RelayedEvent>> {
+  const connection = await until('a connection to the embedded NATS', () => tryConnect(host))
+  // An ordered push consumer: for a pull consumer, this client and Debian's nats-server 2.9 speak different dialects.
+  const options = consumerOpts().orderedConsumer().deliverAll()
+  const subscription = await until('the stream PURSER', () =>
+    connection
       .jetstream()
-      .consumers.get('PURSER', start)
-      .catch(() => undefined)
+      .subscribe('purser.>', options)
+      .catch(() => undefined),
+  )
+  scope.teardown(async () => {
+    subscription.unsubscribe()
+    await connection.close()
   })
-  const messages = await consumer.consume()
   const events = new Arrivals<RelayedEvent>()
   void (async () => {
-    for await (const message of messages) events.push(relayed(message))
+    for await (const message of subscription) events.push(relayed(message))
   })()
   return events
+}
+
+/** Port and password may be those of a server that is no more, until the new one has written its own. */
+async function tryConnect(host: Host): Promise<NatsConnection | undefined> {
+  const { url, user, password } = await access(host)
+  return connect({ servers: url, user, pass: password, reconnect: false }).catch(() => undefined)
 }
 
 interface Access {
