@@ -92,7 +92,9 @@ export class LayerWorkers {
 
   #spawn(): LayerWorker | undefined {
     if (this.#workers.size >= this.#options.workersMax || this.#waiting.length === 0) return undefined
-    const thread = new Worker(workerFile(), { resourceLimits: { maxOldGenerationSizeMb: heapMaxMiB } })
+    // Node's tracking of descriptors would complain about those that come from openat2.
+    const options = { resourceLimits: { maxOldGenerationSizeMb: heapMaxMiB }, trackUnmanagedFds: false }
+    const thread = new Worker(workerFile(), options)
     const worker: LayerWorker = { thread, task: undefined, idle: undefined }
     this.#workers.add(worker)
     thread.on('message', (reply: JobReply) => {
