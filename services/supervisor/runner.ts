@@ -12,6 +12,7 @@ import type { Clock } from './clock.js'
 import { type Decision, type DomainEvent, type Fact, isRefusal, type Refusal } from './domain/decision.js'
 import { type Journal, JournalUnavailable, type Sequence, VersionConflict } from './journal/journal.js'
 import { Lanes } from './lanes.js'
+import { NamespaceGate } from './namespaceGate.js'
 import { encodeFact } from './state/codec.js'
 import type { Store } from './state/store.js'
 import type { World } from './state/world.js'
@@ -44,11 +45,12 @@ export interface Outcome {
 }
 
 /** Conflicts in a row; each means that somebody else got through. */
-const attemptsMax = 100
+const conflictsMax = 100
 const flushWaitMs = 100
 
 export class Runner {
   private readonly lanes = new Lanes()
+  private readonly gate = new NamespaceGate()
   private perform: Perform = () => undefined
 
   constructor(
@@ -88,13 +90,19 @@ export class Runner {
     cause: Cause,
     decide: (world: World) => Decision,
   ): Promise<{ facts: Fact[]; last: Sequence } | Refusal> {
-    for (let attempt = 1; ; attempt++) {
+    for (let conflicts = 0; ; ) {
       const decision = decide(this.store.world)
       if (isRefusal(decision)) return decision
+      const { facts } = decision
+      const obstacle = this.gate.obstacle(facts)
+      if (obstacle) {
+        await obstacle
+        continue
+      }
       try {
-        return { facts: decision.facts, last: await this.append(cause, decision.facts) }
+        return { facts, last: await this.gate.pass(facts, () => this.append(cause, facts)) }
       } catch (error) {
-        if (!(error instanceof VersionConflict) || attempt === attemptsMax) throw error
+        if (!(error instanceof VersionConflict) || ++conflicts === conflictsMax) throw error
         await this.folded(error.actual)
       }
     }

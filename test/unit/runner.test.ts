@@ -5,7 +5,8 @@ import { Code } from '../../plugins/kit/errors.js'
 import { systemClock } from '../../services/supervisor/clock.js'
 import { createImage } from '../../services/supervisor/domain/image/decide.js'
 import { createLease, withLease } from '../../services/supervisor/domain/lease/decide.js'
-import { imageStream, leaseStream } from '../../services/supervisor/domain/streams.js'
+import { createNamespace, deleteNamespace } from '../../services/supervisor/domain/namespace/decide.js'
+import { imageStream, leaseStream, namespaceStream } from '../../services/supervisor/domain/streams.js'
 import { openMemoryJournal } from '../../services/supervisor/journal/memoryLog.js'
 import { Runner } from '../../services/supervisor/runner.js'
 import { Store } from '../../services/supervisor/state/store.js'
@@ -75,4 +76,32 @@ t.test('commands of different lanes that share a lease all succeed: the later on
   )
   t.equal(journal.last(), 41n)
   t.same(store.world.namespace('ns').leases.get('pull')?.resources.get('images'), new Set(names))
+})
+
+t.test('a namespace ends only when it is empty, also against what is on its way to the disk', async t => {
+  const { runner, store } = await opened(t)
+  const end = () =>
+    runner.run(cause, namespaceStream('ns'), world =>
+      deleteNamespace(world.namespaces.get('ns'), 'ns', world.namespace('ns').contents()),
+    )
+  await runner.run(cause, namespaceStream('ns'), world => createNamespace(world.namespaces.get('ns'), 'ns', {}))
+  const [made, ended] = await Promise.allSettled([runner.run(cause, 'a', world => image('a', world)), end()])
+  t.equal(made.status, 'fulfilled')
+  t.match(ended, { status: 'rejected', reason: { code: Code.FAILED_PRECONDITION } })
+  t.ok(store.world.namespace('ns').images.has('a'), 'what was acknowledged is there')
+})
+
+t.test('what comes while a namespace ends is decided after its end', async t => {
+  const { runner, store, journal } = await opened(t)
+  const create = () =>
+    runner.run(cause, namespaceStream('ns'), world => createNamespace(world.namespaces.get('ns'), 'ns', { old: 'yes' }))
+  await create()
+  const ended = runner.run(cause, namespaceStream('ns'), world =>
+    deleteNamespace(world.namespaces.get('ns'), 'ns', world.namespace('ns').contents()),
+  )
+  const made = runner.run(cause, 'a', world => image('a', world))
+  await Promise.all([ended, made])
+  t.same(store.world.namespace('ns').labels, {}, 'its first use makes it anew')
+  t.ok(store.world.namespace('ns').images.has('a'))
+  t.equal(journal.last(), 3n)
 })

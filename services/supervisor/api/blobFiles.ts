@@ -40,8 +40,7 @@ export class BlobFiles {
     yield* this.readLarge(digest, offset, end, signal)
   }
 
-  /** Must be called when a blob's bytes are removed. */
-  forget(digest: string): void {
+  private forget(digest: string): void {
     const blob = this.small.get(digest)
     if (!blob) return
     this.held -= blob.length

@@ -8,9 +8,8 @@ import {
 } from '../../../proto/gen/containerd/services/snapshots/v1/snapshots.js'
 import { labelField } from '../domain/filter.js'
 import { removeSnapshot, type SnapshotPlace, updateSnapshot } from '../domain/snapshot/decide.js'
-import { snapshotStream } from '../domain/streams.js'
 import { checkLabels, checkName } from '../domain/validate.js'
-import type { Snapshots } from '../effects/snapshots.js'
+import { type Snapshots, snapshotLane } from '../effects/snapshots.js'
 import { type Runner, refusalStatus } from '../runner.js'
 import { mountToProto, timestampToProto } from '../state/convert.js'
 import type { Store } from '../state/store.js'
@@ -77,8 +76,7 @@ export function snapshotsService({ runner, store, snapshots, checkSnapshotter }:
     remove: unary(async (request, context) => {
       const { call, place } = placeOf(context, 'Remove', request)
       const { namespace, snapshotter, key } = place
-      // Whoever prepares on this parent decides in a lane of its own: the plugin refuses to remove a parent in use.
-      await runner.run(call.cause, snapshotStream(namespace, snapshotter, key), world => {
+      await runner.run(call.cause, snapshotLane(place), world => {
         const here = world.namespace(namespace)
         return removeSnapshot(place, here.snapshot(snapshotter, key), here.children(snapshotter, key))
       })
@@ -93,7 +91,7 @@ export function snapshotsService({ runner, store, snapshots, checkSnapshotter }:
     update: unary(async ({ snapshotter, info, updateMask }, context) => {
       const { call, place } = placeOf(context, 'Update', { snapshotter, key: info?.name ?? '' })
       const { namespace, key } = place
-      await runner.run(call.cause, snapshotStream(namespace, snapshotter, key), world => {
+      await runner.run(call.cause, snapshotLane(place), world => {
         const current = world.namespace(namespace).snapshot(snapshotter, key)
         const labels = maskedLabels(current?.labels ?? {}, info?.labels ?? {}, updateMask)
         insist(checkLabels(labels))

@@ -6,7 +6,6 @@ import { Code, failedPrecondition, StatusError } from '../../../plugins/kit/erro
 import { withLease } from '../domain/lease/decide.js'
 import { committed, mayCommit, mayPrepare, prepared, type SnapshotPlace } from '../domain/snapshot/decide.js'
 import type { SnapshotRemoved } from '../domain/snapshot/events.js'
-import { snapshotStream } from '../domain/streams.js'
 import type { Labels, Mount } from '../domain/values.js'
 import { Lanes } from '../lanes.js'
 import { type Cause, type Intent, type Runner, refusalStatus } from '../runner.js'
@@ -44,9 +43,9 @@ export class Snapshots {
 
   prepare(kind: 'active' | 'view', request: SnapshotRequest, parent: string): Promise<readonly Mount[]> {
     const { place, labels, lease } = request
-    const { namespace, snapshotter, key } = place
+    const { snapshotter, key } = place
     const calls = this.snapshotter(snapshotter)
-    return this.keys.run(laneOf(place), async () => {
+    return this.keys.run(keyOf(place), async () => {
       const { record } = this.allowed(place, parent)
       const backendKey = newBackendKey(place)
       const forPlugin = {
@@ -58,7 +57,7 @@ export class Snapshots {
       const { mounts: made } = kind === 'view' ? await calls.view(forPlugin) : await calls.prepare(forPlugin)
       const mounts = made.map(mountFromProto)
       try {
-        await this.runner.run(request.cause, snapshotStream(namespace, snapshotter, key), world => {
+        await this.runner.run(request.cause, snapshotLane(place), world => {
           const refusal = refusalToPrepare(world, place, parent)
           if (refusal) return refusal
           const made = prepared(place, { kind, parent, labels, backendKey, mounts })
@@ -76,7 +75,7 @@ export class Snapshots {
     const { place, labels, lease } = request
     const { namespace, snapshotter, key } = place
     const calls = this.snapshotter(snapshotter)
-    return this.keys.run(laneOf(place), async () => {
+    return this.keys.run(keyOf(place), async () => {
       const here = this.store.world.namespace(namespace)
       const active = here.snapshot(snapshotter, key)
       const refusal = mayCommit(active, here.snapshot(snapshotter, name), key, name)
@@ -85,7 +84,7 @@ export class Snapshots {
       await calls.commit({ snapshotter, name: backendKey, key: active.backendKey, labels: {}, parent: '' })
       const { size, inodes } = await calls.usage({ snapshotter, key: backendKey })
       const usage = { size: String(size), inodes: String(inodes) }
-      await this.runner.run(request.cause, snapshotStream(namespace, snapshotter, key), world => {
+      await this.runner.run(request.cause, snapshotLane(place), world => {
         const here = world.namespace(namespace)
         const current = here.snapshot(snapshotter, key)
         const refused = mayCommit(current, here.snapshot(snapshotter, name), key, name)
@@ -187,7 +186,14 @@ function leased(
   return withLease(decision, namespace, held, { type: `snapshots/${snapshotter}`, id: key })
 }
 
-const laneOf = ({ namespace, snapshotter, key }: SnapshotPlace) => snapshotStream(namespace, snapshotter, key)
+/**
+ * All snapshots of a snapshotter in a namespace are decided one after the other, since parents and children depend on
+ * each other. It takes no longer than a flush.
+ */
+export const snapshotLane = ({ namespace, snapshotter }: SnapshotPlace) => `snapshot/${namespace}/${snapshotter}`
+
+/** Held while the plugin works on a key. */
+const keyOf = ({ namespace, snapshotter, key }: SnapshotPlace) => `${namespace}/${snapshotter}/${key}`
 
 let made = 0
 
