@@ -157,7 +157,7 @@ t.test('a snapshot is prepared, changed, compared, committed, viewed and removed
   t.match(diff, /etc\/new/)
   await host.ok('snapshots', 'commit', 'done', 'work')
   t.match((await host.ctr('snapshots', 'mounts', target, 'work')).stderr, /not found/)
-  t.match((await host.ctr('snapshots', 'rm', top?.KEY ?? '')).stderr, /cannot remove snapshot with child/)
+  t.match((await host.ctr('snapshots', 'rm', top?.KEY ?? '')).stderr, /cannot remove snapshot.*failed precondition/)
   t.match(await host.ok('snapshots', 'view', '--target', target, 'look', 'done'), /lowerdir=/)
   // Nothing refers to a view, so that the garbage collection may have been here before.
   await host.ctr('snapshots', 'rm', 'look')
@@ -245,7 +245,7 @@ t.test('an archive that lies about a blob is found out when it is unpacked', asy
   const { code, stderr } = await host.ctr('images', 'import', path)
   t.not(code, 0)
   // The blob was stored as what it is, so that what the manifest asks for is missing.
-  t.match(stderr, new RegExp(`content digest ${layer.descriptor.digest}: not found`))
+  t.match(stderr, new RegExp(`content .*${layer.descriptor.digest}: not found`))
   await host.ok('images', 'rm', lying.name)
 })
 

@@ -21,6 +21,7 @@ export interface Launch {
   kind: 'purserd' | 'containerd'
   command: string
   args: string[]
+  env?: Record<string, string>
   /** The line on stderr that says that it serves; absent: it is asked until it answers. */
   servingLine?: RegExp
   metricsUrl?: string
@@ -40,6 +41,9 @@ export interface LogLine {
   level?: number
   [field: string]: unknown
 }
+
+/** Nothing of the test runner's own. */
+const cleanEnvironment = { PATH: process.env.PATH ?? '', HOME: '/root', LANG: 'C.UTF-8' }
 
 export class Host implements Places {
   readonly log = new Arrivals<LogLine>()
@@ -77,7 +81,7 @@ export class Host implements Places {
       stdio: ['ignore', 'ignore', 'pipe'],
       // A process group of its own: an interrupt at the terminal reaches the test, which then ends this in order.
       detached: true,
-      env: { PATH: process.env.PATH ?? '', HOME: '/root', LANG: 'C.UTF-8', PURSER_TEST_DIRECTORY: this.directory },
+      env: { ...cleanEnvironment, PURSER_TEST_DIRECTORY: this.directory, ...this.launch.env },
     })
     this.#process = child
     const failed = new Promise<never>((_, reject) => {
@@ -214,11 +218,8 @@ export class Host implements Places {
   }
 
   logTail(from = 0, count = 40): string {
-    return this.log.items
-      .slice(from)
-      .slice(-count)
-      .map(line => JSON.stringify(line))
-      .join('\n')
+    const lines = this.log.items.slice(from).slice(-count)
+    return lines.map(line => (Object.keys(line).length === 1 ? line.msg : JSON.stringify(line))).join('\n')
   }
 
   #traces(): Traces {

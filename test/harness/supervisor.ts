@@ -13,8 +13,9 @@ export interface SupervisorOptions {
   nats?: 'embedded' | 'off' | `nats://${string}`
   node?: string
   logLevel?: string
-  /** Directories of another host, for tests of two supervisors on one root; further flags override. */
+  /** They come last and so override those above: another host's root, for example. */
   flags?: string[]
+  env?: Record<string, string>
   /** Default true; false for tests of a refused start. */
   start?: boolean
 }
@@ -48,6 +49,7 @@ export async function purser(scope: Scope, options: SupervisorOptions = {}): Pro
     // As it is installed: its first line chooses node's flags.
     command: program,
     args: [...args, ...(options.flags ?? [])],
+    env: options.env ?? {},
     servingLine: /^serving/,
     metricsUrl: `http://${metrics}/metrics`,
   })
