@@ -1,5 +1,5 @@
 // The command line of a plugin process: one definition, or several that share the process.
-import { readFile } from 'node:fs/promises'
+import { readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type Logger, pino } from 'pino'
@@ -71,8 +71,19 @@ export const exitReplaced = 3
 
 /** `<kind>.<id>.sock`, or with our pid when an older version still serves there: both live until it has drained. */
 async function freeSocket(directory: string, name: string): Promise<string> {
+  await removeStale(directory, name)
   const usual = join(directory, `${name}.sock`)
   return (await isServed(usual)) ? join(directory, `${name}.${process.pid}.sock`) : usual
+}
+
+/** Sockets with a pid in their name that a crash left: nobody else would ever take them away. */
+async function removeStale(directory: string, name: string): Promise<void> {
+  const names = await readdir(directory).catch(() => []) // it is made when we listen
+  for (const found of names) {
+    const path = join(directory, found)
+    const isOurs = found.startsWith(`${name}.`) && /^\d+\.sock$/.test(found.slice(name.length + 1))
+    if (isOurs && !(await isServed(path))) await rm(path, { force: true })
+  }
 }
 
 function choose(definitions: readonly PluginDefinition[], only: string[]): readonly PluginDefinition[] {

@@ -2,7 +2,7 @@
 import { timingSafeEqual } from 'node:crypto'
 import { type Metadata, Server, type ServerDuplexStream } from '@grpc/grpc-js'
 import type { Logger } from 'pino'
-import { Code, invalidArgument, StatusError, toStatusError } from '../../../plugins/kit/errors.js'
+import { Code, invalidArgument, StatusError, toStatusError, unavailable } from '../../../plugins/kit/errors.js'
 import { listen } from '../../../plugins/kit/listen.js'
 import type { Config, PluginKind } from '../../../plugins/kit/plugin.js'
 import { messageLimits } from '../../../plugins/kit/serve.js'
@@ -105,6 +105,7 @@ type Stream = ServerDuplexStream<RegisterRequest, RegisterResponse>
 type Said = NonNullable<RegisterResponse['message']>
 
 const helloTimeoutMs = 10_000
+const connectTimeoutMs = 3000
 const missedHeartbeats = 3
 
 /** One Register stream, from Hello to its end. */
@@ -181,7 +182,9 @@ class Session {
       case 'hello':
         return this.#welcome(message.value)
       case 'ready':
-        return this.#ready(message.value.exports)
+        // Not waited for: heartbeats behind it must be heard.
+        this.#ready(this.#registered(), message.value.exports).catch(error => this.#cut(toStatusError(error).details))
+        return
       case 'heartbeat':
         return
       case 'emit':
@@ -242,10 +245,11 @@ class Session {
     return this.plugin
   }
 
-  async #ready(exports: Record<string, string>): Promise<void> {
-    const plugin = this.#registered()
+  async #ready(plugin: LivePlugin, exports: Record<string, string>): Promise<void> {
+    if (!(await plugin.connect(connectTimeoutMs)))
+      throw unavailable(`it said Ready, but nobody answers on ${plugin.facts.endpoint}`)
+    if (plugin.state !== 'opening') return // it was lost or asked to leave meanwhile
     await this.#tell('ready', this.#settings.ledger.ready(this.#ref(), exports))
-    await plugin.connect(1000)
     const replaced = this.#settings.directory.ready(plugin, exports)
     this.#settings.log.info(names(plugin), 'a plugin serves')
     if (!replaced) return

@@ -1,9 +1,12 @@
 // Plugins as processes beside a registry: they come, are lost, come back, take over from each other, and leave.
-import { statSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
+import { Server } from '@grpc/grpc-js'
 import t from 'tap'
 import { Code, unavailable } from '../../../plugins/kit/errors.js'
+import { listen } from '../../../plugins/kit/listen.js'
+import type { RegisterRequest } from '../../../proto/gen/purser/plugins/v1/registry.js'
 import { networkClient, pluginSource } from '../../../services/supervisor/plugins/clients.js'
-import { bundleProgram, emitThrough, house, load, PluginProcess, until } from './support.js'
+import { bundleProgram, emitThrough, hello, house, load, PluginProcess, register, say, until } from './support.js'
 
 const [obedient, example] = await Promise.all([
   bundleProgram(t, 'test/integration/plugins/obedient.ts'),
@@ -207,6 +210,80 @@ t.test('a supervisor can ask a plugin to leave', async t => {
   t.equal(await at.registry.drain('differ', 'obedient', 'again'), false)
 })
 
+t.test('a plugin in any language needs nothing but the wire', async t => {
+  const at = await house(t, { heartbeatMs: 100 })
+  const endpoint = `${at.state}/foreign.sock`
+  const listener = await listen(new Server(), endpoint)
+  t.teardown(() => listener.close(100))
+  const { stream, heard } = register(t, at)
+  stream.write(say({ $case: 'hello', value: { ...hello, kind: 'network', endpoint: `unix://${endpoint}` } }))
+  const welcome = await heard.first('Welcome', ({ message }) => message?.$case === 'welcome')
+  t.match(welcome.message?.value, {
+    lease: 'network.foreign.1',
+    epoch: 1n,
+    protocol: 1,
+    heartbeatInterval: { nanos: 1e8 },
+  })
+  stream.write(say({ $case: 'ready', value: { exports: { a: 'b' } } }))
+  await at.ledger.fact(/^ready 1/)
+  const beating = setInterval(() => stream.write(say({ $case: 'heartbeat', value: {} })), 50)
+  t.teardown(() => clearInterval(beating))
+  const emit = { id: 'fact', namespace: 'default', topic: '/x', timestamp: undefined, event: undefined }
+  stream.write(say({ $case: 'emit', value: emit }))
+  stream.write(say({ $case: 'emit', value: emit }))
+  await until('both answers', () => heard.items.filter(({ message }) => message?.$case === 'ack').length === 2)
+  t.equal(at.ledger.events.length, 1, 'a repeat tells nothing new')
+  const drained = at.registry.drain('network', 'foreign', 'enough')
+  t.match((await heard.first('Drain', ({ message }) => message?.$case === 'drain')).message, {
+    value: { reason: 'enough' },
+  })
+  stream.write(say({ $case: 'goodbye', value: { reason: 'done' } }))
+  t.equal(await drained, true)
+  await at.ledger.fact(/^left 1: done/)
+})
+
+t.test('a plugin that does not keep to the protocol is told so', async t => {
+  const at = await house(t)
+  const refusals: [string, RegisterRequest, object][] = [
+    [
+      'an unknown kind',
+      say({ $case: 'hello', value: { ...hello, kind: 'scheduler' } }),
+      { code: Code.INVALID_ARGUMENT, details: /none of snapshotter/ },
+    ],
+    ['a strange id', say({ $case: 'hello', value: { ...hello, id: '../x' } }), { code: Code.INVALID_ARGUMENT }],
+    [
+      'an address that is no socket',
+      say({ $case: 'hello', value: { ...hello, endpoint: 'tcp://x' } }),
+      { code: Code.INVALID_ARGUMENT },
+    ],
+    [
+      'a newer protocol',
+      say({ $case: 'hello', value: { ...hello, protocolMin: 2, protocolMax: 3 } }),
+      { code: Code.FAILED_PRECONDITION },
+    ],
+    [
+      'Ready before Hello',
+      say({ $case: 'ready', value: { exports: {} } }),
+      { code: Code.INVALID_ARGUMENT, details: /Hello first/ },
+    ],
+  ]
+  for (const [title, message, refusal] of refusals) {
+    const { stream, failed } = register(t, at)
+    stream.write(message)
+    t.match(await failed, refusal, title)
+  }
+  t.same(at.ledger.facts.items, [])
+})
+
+t.test('one that says Ready where nobody answers is not given calls', async t => {
+  const at = await house(t)
+  const { stream, heard } = register(t, at)
+  stream.write(say({ $case: 'hello', value: hello }))
+  await heard.first('Welcome', ({ message }) => message?.$case === 'welcome')
+  stream.write(say({ $case: 'ready', value: { exports: {} } }))
+  await at.ledger.fact(/^lost 1: it said Ready, but nobody answers on unix:\/\/\/nowhere.sock/)
+})
+
 t.test("the example of the README serves, and its events are its containers'", async t => {
   const at = await house(t)
   at.config = { network: 'plain' }
@@ -223,4 +300,10 @@ t.test("the example of the README serves, and its events are its containers'", a
   await t.rejects(network.attach({ ...request, network: 'none' }), { code: Code.NOT_FOUND })
   await network.detach(request)
   await t.rejects(network.check(request), { code: Code.NOT_FOUND })
+})
+
+t.test('the README shows the example as it is tested', async t => {
+  const readme = readFileSync(new URL('../../../plugins/README.md', import.meta.url), 'utf8')
+  const code = readFileSync(new URL('./example.ts', import.meta.url), 'utf8')
+  t.ok(readme.includes(code.trim()), 'copy test/integration/plugins/example.ts into plugins/README.md')
 })

@@ -3,11 +3,17 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdtempSync, rmSync, symlinkSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
+import { credentials } from '@grpc/grpc-js'
 import { build } from 'esbuild'
 import { pino } from 'pino'
 import type { Config } from '../../../plugins/kit/plugin.js'
 import { DiffService } from '../../../proto/gen/containerd/services/diff/v1/diff.js'
-import type { Emit } from '../../../proto/gen/purser/plugins/v1/registry.js'
+import {
+  type Emit,
+  type RegisterRequest,
+  type RegisterResponse,
+  RegistryClient,
+} from '../../../proto/gen/purser/plugins/v1/registry.js'
 import { call, diffClient, pluginSource } from '../../../services/supervisor/plugins/clients.js'
 import { PluginDirectory } from '../../../services/supervisor/plugins/directory.js'
 import type { CallObservation, LivePlugin } from '../../../services/supervisor/plugins/live.js'
@@ -221,4 +227,34 @@ export async function emitThrough(plugin: LivePlugin, id: string): Promise<strin
   const request = { left: [], right: [], mediaType: '', ref: `emit:${id}`, labels: {}, sourceDateEpoch: undefined }
   const { diff } = await call(plugin, DiffService.diff, request, { deadlineMs: 20_000 })
   return diff?.digest ?? ''
+}
+
+export const hello = {
+  kind: 'differ',
+  id: 'foreign',
+  version: '7',
+  endpoint: 'unix:///nowhere.sock',
+  capabilities: [],
+  protocolMin: 1,
+  protocolMax: 1,
+}
+
+/** A message of a plugin that was written without the kit. */
+export function say(message: NonNullable<RegisterRequest['message']>): RegisterRequest {
+  return { message }
+}
+
+/** A Register stream by hand: what came, and how it ended. */
+export function register(scope: Scope, at: { state: string }) {
+  const client = new RegistryClient(`unix://${at.state}/registry.sock`, credentials.createInsecure())
+  const stream = client.register()
+  const heard = new Arrivals<RegisterResponse>()
+  stream.on('data', (response: RegisterResponse) => heard.push(response))
+  const failed = new Promise<Error>(resolve => stream.once('error', resolve))
+  stream.on('error', () => {})
+  scope.teardown(() => {
+    stream.cancel()
+    client.close()
+  })
+  return { stream, heard, failed }
 }
