@@ -1,7 +1,7 @@
 // purserd: reads its settings, opens the supervisor, tells the service manager, and ends it on a signal.
 import { pino } from 'pino'
-import { notifyServiceManager } from './notify.js'
 import { ConfigError, loadConfig, type Settings, usage } from './config.js'
+import { notifyServiceManager } from './notify.js'
 import { openSupervisor } from './supervisor.js'
 import { revision, version } from './version.js'
 

@@ -17,7 +17,11 @@ export interface Reconciled {
   listBlobs(): AsyncIterable<Info>
 }
 
-/** Begins to watch; each (re)registration of a plugin has its part looked at again. */
+/**
+ * Begins to watch; each (re)registration of a plugin has its part looked at again. Registering is itself a fact, so
+ * nothing is compared while the journal takes no writes: above all not with a damaged one, whose fold may lack what
+ * the damage hides, and what it lacks would be taken for an orphan.
+ */
 export function reconcileOnReady(store: Store, parts: Reconciled, log: Logger): () => void {
   const startedSeconds = BigInt(Math.floor(Date.now() / 1000))
   return store.subscribe(({ event }) => {

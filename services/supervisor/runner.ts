@@ -152,8 +152,12 @@ export class Runner {
   }
 }
 
-/** Ends and removals may use the reserve of a full disk: they make room, and an exit that happened must be recorded. */
+/**
+ * Ends and removals may use the reserve of a full disk: they make room, and an exit that happened must be recorded.
+ * So may plugins that come and go, without which nothing could be removed.
+ */
 function freesSpace({ type }: DomainEvent): boolean {
+  if (/^Plugin(Registered|Ready|Draining|Lost|Left)$/.test(type)) return true
   return /(Deleted|DeleteRequested|Removed|Exited|Failed|Detached|DetachRequested|Abandoned|Signalled)$/.test(type)
 }
 

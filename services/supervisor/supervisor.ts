@@ -83,7 +83,7 @@ async function open(settings: Settings, log: Logger, opened: Opened): Promise<vo
   const execs = new Execs(runner, calls.runtime, readHeavy, log)
   runner.performWith(performer({ tasks, execs, networks, snapshots, blobs }, busy))
 
-  const ledger = new Ledger(runner, store, new Emissions(runner, store, log))
+  const ledger = new Ledger(runner, store, new Emissions(runner, store, log), log)
   await ledger.loseAll('the supervisor was restarted')
   const recovery = {
     tasks: new TaskRecovery(runner, store, calls.runtime, networks, busy, clock, log),

@@ -1,6 +1,9 @@
 // The plugins' comings and goings as facts of their machines: what the registry writes into.
+import type { Logger } from 'pino'
+import { Code, StatusError } from '../../../plugins/kit/errors.js'
 import type { Emit } from '../../../proto/gen/purser/plugins/v1/registry.js'
-import { stepPlugin } from '../domain/plugin/decide.js'
+import type { Decision } from '../domain/decision.js'
+import { type Plugin, stepPlugin } from '../domain/plugin/decide.js'
 import type { PluginEvent } from '../domain/plugin/events.js'
 import { pluginStream } from '../domain/streams.js'
 import type { Sequence } from '../journal/journal.js'
@@ -16,17 +19,21 @@ export interface RegistrationFacts extends PluginName {
 }
 
 export class Ledger {
+  /** Of registrations that a journal without writes could not take. */
+  private unrecorded = 0
+
   constructor(
     private readonly runner: Runner,
     private readonly store: Store,
     private readonly emissions: Emissions,
+    private readonly log: Logger,
   ) {}
 
   /** Answers the epoch: how often this plugin has registered, this time included. */
   async registered({ kind, id, version, endpoint, capabilities }: RegistrationFacts): Promise<bigint> {
-    let epoch = 0
-    await this.runner.run(ownCause('registration', `${kind}/${id}`), pluginStream(kind, id), world => {
-      const plugin = world.plugin(kind, id)
+    const known = this.store.world.plugin(kind, id).facts.epoch
+    let epoch = known + ++this.unrecorded
+    await this.record(kind, id, plugin => {
       epoch = plugin.facts.epoch + 1
       return stepPlugin(plugin, { type: 'PluginRegistered', kind, id, version, endpoint, capabilities, epoch })
     })
@@ -66,10 +73,21 @@ export class Ledger {
     )
   }
 
-  private async step(event: PluginEvent): Promise<void> {
-    const { kind, id } = event
-    await this.runner.run(ownCause('registration', `${kind}/${id}`), pluginStream(kind, id), world =>
-      stepPlugin(world.plugin(kind, id), event),
-    )
+  private step(event: PluginEvent): Promise<void> {
+    return this.record(event.kind, event.id, plugin => stepPlugin(plugin, event))
+  }
+
+  /** Plugins serve also while the journal takes no writes: running containers need them. */
+  private async record(kind: string, id: string, decide: (plugin: Plugin) => Decision): Promise<void> {
+    try {
+      await this.runner.run(ownCause('registration', `${kind}/${id}`), pluginStream(kind, id), world =>
+        decide(world.plugin(kind, id)),
+      )
+    } catch (error) {
+      const isRefusedWrite =
+        error instanceof StatusError && (error.code === Code.UNAVAILABLE || error.code === Code.RESOURCE_EXHAUSTED)
+      if (!isRefusedWrite) throw error
+      this.log.warn({ kind, id, reason: error.details }, 'the coming or going of a plugin could not be recorded')
+    }
   }
 }
