@@ -119,12 +119,21 @@ function admitted(
   credentials: (fd: number) => PeerCredentials,
   admit: (peer: PeerCredentials) => boolean,
 ): boolean {
-  const fd = descriptor(socket)
-  if (fd === undefined) return false // gone already
-  const peer = credentials(fd)
+  const peer = peerOf(socket, credentials)
+  if (!peer) return false
   // What grpc-js answers from getPeer(): a unix socket has no remote address of its own.
   Object.defineProperty(socket, 'remoteAddress', { value: `pid=${peer.pid},uid=${peer.uid},gid=${peer.gid}` })
   return admit(peer)
+}
+
+/** Undefined when the connection has ended already. */
+function peerOf(socket: Socket, credentials: (fd: number) => PeerCredentials): PeerCredentials | undefined {
+  const fd = descriptor(socket)
+  try {
+    return fd === undefined ? undefined : credentials(fd)
+  } catch {
+    return undefined
+  }
 }
 
 /** Node shows the descriptor of a socket only on its handle. */
