@@ -63,6 +63,7 @@ class FileLog implements FileJournal {
   private readonly mark
   private firstKept: Sequence
   private marking: Promise<void> = Promise.resolve()
+  private ended = false
   private markTimer: NodeJS.Timeout | undefined
   private closing: Promise<void> | undefined
 
@@ -76,7 +77,6 @@ class FileLog implements FileJournal {
     const { node, log, disk } = settings
     this.segments = segments
     this.firstKept = first
-    this.marked = last
     this.mark = prepared.writing?.mark
     this.reader = new SegmentReader(disk, segments)
     for (const [segment, index] of indexes) this.reader.keepIndex(segment, index)
@@ -90,6 +90,7 @@ class FileLog implements FileJournal {
       reader: this.reader,
       recent: this.recent,
       askToHeal: () => void this.commits.ifIdle(() => this.writer.heal()),
+      ended: () => this.markEnd(),
     })
     this.versions = new StreamVersions(versions)
     // A turn of the event loop: all who were woken by the flush before have come back with their next batch.
@@ -189,7 +190,7 @@ class FileLog implements FileJournal {
     const first = this.segments[kept]?.first
     if (kept <= 0 || first === undefined) return
     this.firstKept = first
-    await this.writeMark(false) // first of all, or the missing segments would look like damage
+    await this.writeMark() // first of all, or the missing segments would look like damage
     for (const { path } of this.segments.splice(0, kept)) await disk.remove(path)
     await disk.syncDirectory(dir)
   }
@@ -200,14 +201,14 @@ class FileLog implements FileJournal {
   }
 
   private async shut(): Promise<void> {
+    await this.commits.idle()
     clearTimeout(this.markTimer)
+    this.markEnd()
+    await this.marking
     try {
-      await this.commits.idle()
-      const health = this.health()
-      if (health.writable || health.reason === 'full') await this.writeMark(true)
-    } finally {
       await this.writer.close()
       await this.mark?.close()
+    } finally {
       this.unlock()
     }
   }
@@ -215,18 +216,31 @@ class FileLog implements FileJournal {
   private markSoon(): void {
     this.markTimer ??= setTimeout(() => {
       this.markTimer = undefined
-      this.writeMark(false).catch(err => {
-        this.settings.log.warn({ err }, 'the mark of the journal could not be written; the journal itself goes on')
-      })
+      this.writeMark().catch(err => this.warnOfMark(err))
     }, this.settings.markEveryMs).unref()
   }
 
-  private writeMark(closed: boolean): Promise<void> {
+  /** Nothing more will be acknowledged. */
+  private markEnd(): void {
+    this.ended = true
+    this.writeMark().catch(err => this.warnOfMark(err))
+  }
+
+  private writeMark(): Promise<void> {
     const write = async () => {
-      await this.mark?.write({ journal: this.id, acknowledged: this.last(), first: this.firstKept, closed })
+      await this.mark?.write({
+        journal: this.id,
+        acknowledged: this.last(),
+        first: this.firstKept,
+        exact: this.ended,
+      })
     }
     const written = this.marking.then(write)
     this.marking = written.catch(() => {})
     return written
+  }
+
+  private warnOfMark(err: unknown): void {
+    this.settings.log.warn({ err }, 'the mark of the journal could not be written; the journal itself goes on')
   }
 }

@@ -1,4 +1,4 @@
-// The mark: a small file beside the segments that tells what has been acknowledged, and whether the close was clean.
+// The mark: a small file beside the segments that tells what has been acknowledged.
 //
 // The log alone can't tell a last record that was torn from one that was acknowledged and has changed since, nor miss
 // a last segment that is gone. The mark can. It follows a quarter of a second behind, off the way of the appends.
@@ -7,7 +7,7 @@
 //
 //   0  "PURSERMK"
 //   8  u32  format version
-//  12  u32  1 when the journal was closed cleanly
+//  12  u32  1 when it is exact: nothing behind `acknowledged` was acknowledged. So after a clean close, or a failure
 //  16       journal id, 16 bytes
 //  32  u64  turn
 //  40  u64  acknowledged: no record up to this one may be missing
@@ -16,7 +16,7 @@
 //  60  u32  checksum of the 60 bytes above
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
-import { type Disk, type DiskFile, errorCode } from './disk.js'
+import { type Disk, type DiskFile, errorCode, reading, writeAll } from './disk.js'
 import type { Sequence } from './journal.js'
 import { idBytes, idText } from './segment.js'
 
@@ -29,7 +29,7 @@ export interface Mark {
   journal: string
   acknowledged: Sequence
   first: Sequence
-  closed: boolean
+  exact: boolean
 }
 
 /** `unreadable`: the file is there, but neither slot is whole. */
@@ -77,28 +77,23 @@ function markPath(dir: string): string {
 }
 
 async function newestSlot(disk: Disk, dir: string): Promise<(Mark & { turn: bigint }) | 'missing' | undefined> {
-  let file: DiskFile
+  const bytes = Buffer.alloc(SLOTS_APART + SLOT_BYTES)
   try {
-    file = await disk.open(markPath(dir), 'read')
+    await reading(disk, markPath(dir), file => file.read(bytes, 0))
   } catch (error) {
     if (errorCode(error) === 'ENOENT') return 'missing'
-    throw error
+    if (errorCode(error) === undefined) throw error
+    return undefined // the place on the disk is bad: as good as a wrong checksum
   }
-  try {
-    const bytes = Buffer.alloc(SLOTS_APART + SLOT_BYTES)
-    await file.read(bytes, 0)
-    const [a, b] = [decode(bytes.subarray(0, SLOT_BYTES)), decode(bytes.subarray(SLOTS_APART))]
-    return a && b ? (a.turn > b.turn ? a : b) : (a ?? b)
-  } finally {
-    await file.close()
-  }
+  const [a, b] = [decode(bytes.subarray(0, SLOT_BYTES)), decode(bytes.subarray(SLOTS_APART))]
+  return a && b ? (a.turn > b.turn ? a : b) : (a ?? b)
 }
 
-function encode({ journal, acknowledged, first, closed }: Mark, turn: bigint): Buffer {
+function encode({ journal, acknowledged, first, exact }: Mark, turn: bigint): Buffer {
   const bytes = Buffer.alloc(SLOT_BYTES)
   MAGIC.copy(bytes)
   bytes.writeUInt32LE(FORMAT, 8)
-  bytes.writeUInt32LE(closed ? 1 : 0, 12)
+  bytes.writeUInt32LE(exact ? 1 : 0, 12)
   idBytes(journal).copy(bytes, 16)
   bytes.writeBigUInt64LE(turn, 32)
   bytes.writeBigUInt64LE(acknowledged, 40)
@@ -111,7 +106,7 @@ function decode(bytes: Buffer): (Mark & { turn: bigint }) | undefined {
   if (crc32(bytes.subarray(0, 60)) !== bytes.readUInt32LE(60)) return undefined
   if (!bytes.subarray(0, 8).equals(MAGIC) || bytes.readUInt32LE(8) !== FORMAT) return undefined
   return {
-    closed: bytes.readUInt32LE(12) === 1,
+    exact: bytes.readUInt32LE(12) === 1,
     journal: idText(bytes.subarray(16, 32)),
     turn: bytes.readBigUInt64LE(32),
     acknowledged: bytes.readBigUInt64LE(40),

@@ -1,7 +1,6 @@
 // Makes a journal that was read ready for writing: the only place that changes what a crash left behind.
 import { basename, join } from 'node:path'
-import { type Disk, errorCode } from './disk.js'
-import { isZero } from './frame.js'
+import { type Disk, errorCode, readExactly, reading, writeAll } from './disk.js'
 import { JournalUnavailable } from './journal.js'
 import { MarkFile } from './mark.js'
 import type { Recovered } from './recover.js'
@@ -54,7 +53,7 @@ async function makeReady(
   // What the mark does not cover may be in the page cache only: a write that was under way, or one that failed.
   await active.rewrite(recovered.unmarked)
   await disk.syncDirectory(dir)
-  await mark.write({ journal, acknowledged: recovered.last, first: recovered.first, closed: false })
+  await mark.write({ journal, acknowledged: recovered.last, first: recovered.first, exact: false })
   const reserve = await Reserve.open(disk, dir, reserveBytes)
   const writing = { active, mark, reserve }
   try {
@@ -100,16 +99,10 @@ async function cut({ disk, dir, log }: FileJournalSettings, active: ActiveSegmen
 
 /** What lies behind the records, without the zeros at its end. */
 async function tailOf(disk: Disk, { path, end, size }: Segment): Promise<Buffer> {
-  const file = await disk.open(path, 'read')
-  try {
-    const tail = Buffer.alloc(size - end)
-    await file.read(tail, end)
-    let length = tail.length
-    while (length > 0 && isZero(tail.subarray(Math.max(0, length - 512), length))) length = Math.max(0, length - 512)
-    return tail.subarray(0, length)
-  } finally {
-    await file.close()
-  }
+  const tail = await reading(disk, path, file => readExactly(file, size - end, end))
+  let length = tail.length
+  while (length > 0 && tail[length - 1] === 0) length -= 1
+  return tail.subarray(0, length)
 }
 
 async function keep(disk: Disk, path: string, bytes: Buffer): Promise<void> {

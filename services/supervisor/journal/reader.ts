@@ -1,5 +1,5 @@
 // Reading records back from the segments, by sequence, a bounded piece at a time.
-import type { Disk } from './disk.js'
+import { type Disk, reading } from './disk.js'
 import type { Frame } from './frame.js'
 import type { JournalRecord, Sequence } from './journal.js'
 import { decodeRecord } from './record.js'
@@ -116,13 +116,9 @@ export class SegmentReader {
   }
 
   /** Visits whole frames up to the end of the segment's records, or to a damaged place, and answers where it stopped. */
-  private async walk(segment: Segment, from: number, visit: (frame: Frame) => boolean): Promise<number> {
-    const file = await this.disk.open(segment.path, 'read')
-    try {
-      return (await walk({ file, salt: segment.salt, from, to: segment.end, visit })).position
-    } finally {
-      await file.close()
-    }
+  private walk(segment: Segment, from: number, visit: (frame: Frame) => boolean): Promise<number> {
+    const { path, salt, end: to } = segment
+    return reading(this.disk, path, async file => (await walk({ file, salt, from, to, visit })).position)
   }
 }
 

@@ -19,13 +19,11 @@ export function recordsOf(batch: Batch, first: Sequence, node: string): JournalR
 
 /** Throws a RangeError for a record that a frame can't hold. */
 export function encodeRecord(record: JournalRecord): Uint8Array {
-  const bytes = Record.encode({
-    ...record,
-    payload: view(record.payload),
-    attachments: record.attachments.map(view),
-  }).finish()
-  if (bytes.length > MAX_RECORD_BYTES)
-    throw new RangeError(`an event of ${bytes.length} bytes is too large for the journal`)
+  const { payload, attachments } = record
+  const heavy = attachments.reduce((total, { length }) => total + length, payload.length)
+  if (heavy > MAX_RECORD_BYTES) throw tooLarge(heavy)
+  const bytes = Record.encode({ ...record, payload: view(payload), attachments: attachments.map(view) }).finish()
+  if (bytes.length > MAX_RECORD_BYTES) throw tooLarge(bytes.length)
   return bytes
 }
 
@@ -64,6 +62,10 @@ export function glance(record: Buffer): Glance {
     if (isBytes) at += value
   }
   return glance
+}
+
+function tooLarge(bytes: number): RangeError {
+  return new RangeError(`an event of ${bytes} bytes is larger than the journal can hold (${MAX_RECORD_BYTES})`)
 }
 
 function view(bytes: Uint8Array): Buffer {

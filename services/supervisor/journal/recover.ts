@@ -1,14 +1,14 @@
 // Reading a journal's directory: what is in it, where it ends, and whether it is whole. Changes nothing.
 import { join } from 'node:path'
 import type { Logger } from 'pino'
-import type { Disk, DiskFile } from './disk.js'
+import { type Disk, type DiskFile, errorCode, readExactly, reading } from './disk.js'
 import { ALIGNMENT, readFrame } from './frame.js'
 import type { Sequence } from './journal.js'
 import { type Mark, readMark } from './mark.js'
 import { glance } from './record.js'
 import { checksumOf, Scan, type Stopped } from './scan.js'
 import { decodeHeader, SEGMENT_HEADER_BYTES, type Segment, type SegmentHeader, segmentFirst } from './segment.js'
-import { listSnapshots, newestSnapshot, type StoredSnapshot } from './snapshots.js'
+import { listSnapshots, newestSnapshot, type StoredSnapshot, snapshotsDirectory } from './snapshots.js'
 import type { SparseIndex } from './sparseIndex.js'
 import { examine, judge } from './tail.js'
 
@@ -54,8 +54,9 @@ export async function recover(disk: Disk, dir: string, log: Logger): Promise<Rec
   const recovery = new Recovery(disk, dir, log, journal, known)
   await recovery.loadVersions()
   await recovery.readSegments(files.filter(({ first }) => first >= recovery.result.first))
+  const drafts = (await disk.list(snapshotsDirectory(dir))).map(name => join(snapshotsDirectory(dir), name))
   recovery.result.leftovers = [
-    ...names.filter(name => name.endsWith('.new')).map(name => join(dir, name)),
+    ...[...names.map(name => join(dir, name)), ...drafts].filter(path => path.endsWith('.new')),
     ...files.filter(({ first }) => first < recovery.result.first).map(({ path }) => path),
   ]
   return recovery.result
@@ -66,9 +67,9 @@ interface SegmentFile {
   /** As its name says. */
   first: Sequence
   size: number
-  /** Undefined when it is not whole: `problem` says why. */
-  header: SegmentHeader | undefined
-  problem: string
+  header: (SegmentHeader & { salt: number }) | undefined
+  /** What is wrong with the header; then the frames tell whether its salt is right all the same. */
+  problem: string | undefined
   salt: number
   headerBytes: Buffer
 }
@@ -77,29 +78,42 @@ async function readHeaders(disk: Disk, dir: string, names: string[]): Promise<Se
   const files: SegmentFile[] = []
   for (const name of names) {
     const first = segmentFirst(name)
-    if (first === undefined) continue
-    const path = join(dir, name)
-    files.push(
-      await using(disk, path, async file => {
-        const bytes = Buffer.alloc(SEGMENT_HEADER_BYTES)
-        const headerBytes = bytes.subarray(0, await file.read(bytes, 0))
-        const decoded = decodeHeader(headerBytes)
-        const size = await file.size()
-        const common = { path, first, size, headerBytes, salt: bytes.readUInt32LE(60) }
-        return typeof decoded === 'string'
-          ? { ...common, header: undefined, problem: decoded }
-          : { ...common, header: decoded, problem: '' }
-      }),
-    )
+    if (first !== undefined) files.push(await readHeader(disk, join(dir, name), first))
   }
   return files
+}
+
+async function readHeader(disk: Disk, path: string, first: Sequence): Promise<SegmentFile> {
+  const headerBytes = Buffer.alloc(SEGMENT_HEADER_BYTES)
+  const none = { path, first, size: 0, header: undefined, salt: 0, headerBytes }
+  try {
+    return await reading(disk, path, async file => {
+      const size = await file.size()
+      if ((await file.read(headerBytes, 0)) < SEGMENT_HEADER_BYTES)
+        return { ...none, problem: 'the file ends within its header' }
+      const salt = headerBytes.readUInt32LE(60)
+      const header = decodeHeader(headerBytes)
+      return typeof header === 'string'
+        ? { path, first, size, headerBytes, salt, header: undefined, problem: header }
+        : { path, first, size, headerBytes, salt, header, problem: undefined }
+    })
+  } catch (error) {
+    return { ...none, problem: unreadable(error) }
+  }
+}
+
+/** A bad place on the disk is damage like any other: the journal opens, and tells. */
+function unreadable(error: unknown): string {
+  const code = errorCode(error)
+  if (code === undefined) throw error
+  return `it can't be read (${code})`
 }
 
 class Recovery {
   readonly result: Recovered
   /** Nothing up to here may be missing. */
   private acknowledged: Sequence
-  private closed: boolean
+  private exact: boolean
   /** The newest snapshot's sequence: what lies before is not needed for the state. */
   private covered: Sequence = 0n
   private snapshots: Sequence[] = []
@@ -115,7 +129,7 @@ class Recovery {
   ) {
     const first = mark?.first ?? 1n
     this.acknowledged = mark?.acknowledged ?? 0n
-    this.closed = mark?.closed ?? false
+    this.exact = mark?.exact ?? false
     this.result = {
       journal,
       segments: [],
@@ -141,7 +155,7 @@ class Recovery {
     this.milestone = snapshot.milestone
     if (snapshot.durable > this.acknowledged) {
       this.acknowledged = snapshot.durable
-      this.closed = false
+      this.exact = false
     }
   }
 
@@ -154,7 +168,7 @@ class Recovery {
     for (const [index, file] of files.entries()) {
       if (!this.follows(file, before)) break
       const after = files[index + 1]
-      if (after && after.first - 1n <= this.covered) this.take(file, after.first - 1n)
+      if (after && followsDirectly(after, file) && after.first - 1n <= this.covered) this.take(file, after.first - 1n)
       else if (!(await this.scan(file, after))) break
       before = file
     }
@@ -168,13 +182,10 @@ class Recovery {
       this.damaged(this.dir, 0, 'there are snapshots, but no segments')
   }
 
-  /** A header that is not whole is no reason to stop: the frames tell whether its salt is right. */
   private belongs(file: SegmentFile): boolean {
     const { header } = file
-    if (!header) {
-      this.damaged(file.path, 0, file.problem)
-      return file.headerBytes.length === SEGMENT_HEADER_BYTES
-    }
+    if (file.problem) this.damaged(file.path, 0, file.problem)
+    if (!header) return file.size >= SEGMENT_HEADER_BYTES
     if (header.journal !== this.result.journal)
       return this.damaged(file.path, 16, `it belongs to journal ${header.journal}, not to ${this.result.journal}`)
     if (header.first !== file.first)
@@ -193,9 +204,8 @@ class Recovery {
       this.damaged(file.path, 0, what)
       return file.first > expected && file.first - 1n <= this.covered
     }
-    const told = file.header?.before
-    if (told && before && (told.first !== before.first || told.size !== before.size))
-      this.damaged(file.path, 40, `it follows a segment of ${told.size} bytes, but ${before.path} has ${before.size}`)
+    if (before && (!followsDirectly(file, before) || (file.header && file.header.before.size !== before.size)))
+      this.damaged(before.path, before.size, `it has another size than ${file.path}, which follows it, remembers`)
     return true
   }
 
@@ -215,32 +225,36 @@ class Recovery {
     const scan = new Scan({ segment, header: file.headerBytes, covered, acknowledged, versions: result.versions, from })
     result.segments.push(segment)
     result.indexes.set(segment, scan.index)
-    const whole = await using(disk, path, async file => {
-      while (true) {
-        const stopped = await scan.run(file)
-        const damage = after ? sealedDamage(stopped, scan) : await this.judgeEnd(file, stopped, scan)
-        if (!damage) return true
-        this.damaged(path, damage.offset, damage.what)
-        if (!(await this.skipDamage(file, scan, stopped.position))) return false
-      }
-    })
+    const whole = await reading(disk, path, opened => this.readThrough(opened, scan, after === undefined)).catch(
+      error => this.damaged(path, scan.position, unreadable(error)),
+    )
     result.last = segment.last
     result.unmarked = scan.unmarked ?? segment.end
     if (!after) result.checksum = scan.checksum
-    else if (whole && after.header && after.header.before.checksum !== scan.checksum)
+    else if (whole && followsDirectly(after, file) && after.header && after.header.before.checksum !== scan.checksum)
       this.damaged(path, 0, `its checksum is not the one that ${after.path} remembers`)
     return whole
+  }
+
+  /** Answers false at a damaged place behind which there is no going on. */
+  private async readThrough(file: DiskFile, scan: Scan, isLast: boolean): Promise<boolean> {
+    while (true) {
+      const stopped = await scan.run(file)
+      const damage = isLast ? await this.judgeEnd(file, stopped, scan) : sealedDamage(stopped, scan)
+      if (!damage) return true
+      this.damaged(scan.segment.path, damage.offset, damage.what)
+      if (!(await this.skipDamage(file, scan, stopped.position))) return false
+    }
   }
 
   /** Judges where the last segment ends. Leaves the segment cut to the batches that count. */
   private async judgeEnd(file: DiskFile, stopped: Stopped, scan: Scan): Promise<Problem | undefined> {
     if (stopped.stray) return { offset: stopped.position, what: stopped.stray }
     const { segment } = scan
-    const tail = Buffer.alloc(segment.size - stopped.position)
-    await file.read(tail, stopped.position)
+    const tail = await readExactly(file, segment.size - stopped.position, stopped.position)
     const { judgement, because } = judge({
       acknowledged: this.acknowledged > segment.last,
-      closed: this.closed && this.acknowledged === segment.last,
+      exact: this.exact,
       openBatch: stopped.position > segment.end,
       ...examine(tail, stopped.position, segment.salt, stopped.fault),
     })
@@ -253,8 +267,7 @@ class Recovery {
   /** Goes on behind a damaged place when everything in it is covered by a snapshot. */
   private async skipDamage(file: DiskFile, scan: Scan, position: number): Promise<boolean> {
     if (this.covered < scan.expected) return false
-    const rest = Buffer.alloc(scan.segment.size - position)
-    await file.read(rest, position)
+    const rest = await readExactly(file, scan.segment.size - position, position)
     for (let at = ALIGNMENT; at < rest.length; at += ALIGNMENT) {
       const found = readFrame(rest, at, position, scan.segment.salt)
       if (found.found !== 'frame') continue
@@ -273,6 +286,11 @@ class Recovery {
   }
 }
 
+/** As far as its header can tell. */
+function followsDirectly({ header }: SegmentFile, before: SegmentFile): boolean {
+  return !header || header.before.first === before.first
+}
+
 type Problem = Omit<Damage, 'file'>
 
 /** A segment that others follow ends with a whole batch, at the end of its file. */
@@ -282,13 +300,4 @@ function sealedDamage({ position, fault, stray }: Stopped, { segment }: Scan): P
   if (segment.end !== position)
     return { offset: segment.end, what: 'the last batch is not whole, though others follow' }
   return undefined
-}
-
-async function using<T>(disk: Disk, path: string, work: (file: DiskFile) => Promise<T>): Promise<T> {
-  const file = await disk.open(path, 'read')
-  try {
-    return await work(file)
-  } finally {
-    await file.close()
-  }
 }

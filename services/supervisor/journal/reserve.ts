@@ -1,9 +1,7 @@
 // The reserve: a file that is given up piece by piece when the disk is full, for batches that free space.
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
-import type { Disk, DiskFile } from './disk.js'
-import { errorCode } from './disk.js'
-import { } from './segment.js'
+import { type Disk, type DiskFile, errorCode, reading, writeAll } from './disk.js'
 
 const PIECE_BYTES = 64 * 1024
 
@@ -72,16 +70,10 @@ export class Reserve {
 }
 
 async function sizeOf(disk: Disk, path: string): Promise<number> {
-  let file: DiskFile
   try {
-    file = await disk.open(path, 'read')
+    return await reading(disk, path, file => file.size())
   } catch (error) {
     if (errorCode(error) === 'ENOENT') return 0
     throw error
-  }
-  try {
-    return await file.size()
-  } finally {
-    await file.close()
   }
 }

@@ -1,6 +1,6 @@
 // Reading one segment from its first record to its last: positions, versions and the checksum of its bytes.
 import { crc32 } from 'node:zlib'
-import type { DiskFile } from './disk.js'
+import { type DiskFile, readExactly } from './disk.js'
 import type { Frame } from './frame.js'
 import type { Sequence } from './journal.js'
 import { type Glance, glance } from './record.js'
@@ -47,9 +47,10 @@ export class Scan {
   checksum: number
   /** Where the first record begins that is not known to have been acknowledged. */
   unmarked: number | undefined
-  private position: number
+  /** How far it has come. */
+  position: number
   private flush = 0
-  private batch: Glance[] = []
+  private batch: (Glance & { position: number })[] = []
 
   constructor(private readonly parts: ScanParts) {
     const { segment, header, from } = parts
@@ -98,18 +99,18 @@ export class Scan {
     if (sequence !== this.expected) return `record ${sequence} is in the place of ${this.expected}`
     if (frame.flush !== frame.position && frame.flush !== this.flush)
       return `record ${sequence} was written to another place, at the flush of byte ${frame.flush}`
-    this.index.add(sequence, frame.position)
     if (sequence > this.parts.acknowledged) this.unmarked ??= frame.position
     this.expected = sequence + 1n
     this.flush = frame.flush
     this.position = frame.end
-    this.batch.push(record)
+    this.batch.push({ ...record, position: frame.position })
     if (frame.lastOfBatch) this.countBatch(frame.end)
     return undefined
   }
 
   private countBatch(end: number): void {
-    for (const { sequence, stream, ends } of this.batch) {
+    for (const { sequence, stream, ends, position } of this.batch) {
+      this.index.add(sequence, position)
       if (sequence <= this.parts.covered) continue
       if (ends) this.parts.versions.delete(stream)
       else this.parts.versions.set(stream, sequence)
@@ -122,11 +123,8 @@ export class Scan {
 
 /** Of a segment's bytes up to `end`. */
 export async function checksumOf(file: DiskFile, end: number): Promise<number> {
-  const bytes = Buffer.allocUnsafe(CHUNK_BYTES)
   let sum = 0
-  for (let at = 0; at < end; at += bytes.length) {
-    const got = await file.read(bytes.subarray(0, Math.min(bytes.length, end - at)), at)
-    sum = crc32(bytes.subarray(0, got), sum)
-  }
+  for (let at = 0; at < end; at += CHUNK_BYTES)
+    sum = crc32(await readExactly(file, Math.min(CHUNK_BYTES, end - at), at), sum)
   return sum
 }

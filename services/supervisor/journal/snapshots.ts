@@ -22,7 +22,7 @@ import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import { crc32 } from 'node:zlib'
 import type { Logger } from 'pino'
-import { type Disk, errorCode } from './disk.js'
+import { type Disk, errorCode, readExactly, reading, writeAll } from './disk.js'
 import type { FoldSnapshot, Sequence } from './journal.js'
 import type { Milestone } from './scan.js'
 import { idBytes, idText } from './segment.js'
@@ -111,7 +111,7 @@ async function writeDraft(disk: Disk, draft: string, parts: Uint8Array[]): Promi
 async function read(disk: Disk, path: string, journal: string, sequence: Sequence): Promise<StoredSnapshot | string> {
   let bytes: Buffer
   try {
-    bytes = await readWhole(disk, path)
+    bytes = await reading(disk, path, async file => readExactly(file, await file.size(), 0))
   } catch (error) {
     return `it can't be read (${errorCode(error) ?? String(error)})`
   }
@@ -131,16 +131,6 @@ async function read(disk: Disk, path: string, journal: string, sequence: Sequenc
     versions: decodeVersions(bytes.subarray(HEADER_BYTES, versionsEnd)),
     milestone: decodeMilestone(header, sequence),
     state: bytes.subarray(versionsEnd),
-  }
-}
-
-async function readWhole(disk: Disk, path: string): Promise<Buffer> {
-  const file = await disk.open(path, 'read')
-  try {
-    const bytes = Buffer.alloc(await file.size())
-    return bytes.subarray(0, await file.read(bytes, 0))
-  } finally {
-    await file.close()
   }
 }
 

@@ -4,7 +4,7 @@
 // longer be read. What tells them apart, from the journal's own bytes and its mark (mark.ts):
 //
 // - The mark: everything up to the sequence that it names was acknowledged. It trails by a quarter of a second at
-//   most, and after a clean close it is exact.
+//   most, and after a clean close, or a disk's failure, it is exact.
 // - A later flush (frame.ts): it was begun only after what lies before it had been acknowledged.
 // - The disk writes a sector of 512 bytes as a whole or not at all, onto zeros. So a torn frame shows a sector that
 //   is zero, and its header is either whole or zero. A frame whose sectors have all been written, or whose header is
@@ -22,8 +22,8 @@ const SECTOR_BYTES = 512
 export interface TailFacts {
   /** The last sequence known to have been acknowledged is at or behind the first that would be cut. */
   acknowledged: boolean
-  /** The journal was closed cleanly and its last record is there. */
-  closed: boolean
+  /** The mark is exact: nothing behind the sequence that it names was acknowledged. */
+  exact: boolean
   /** Records of a batch lie before it whose last is missing. */
   openBatch: boolean
   /** Only zeros from here on. */
@@ -57,9 +57,9 @@ const rules: Rule[] = [
     because: 'a record has changed: others were written after it had been acknowledged',
   },
   {
-    when: facts => facts.closed,
+    when: facts => facts.exact,
     judgement: 'torn',
-    because: 'there are bytes behind the end at which the journal was closed',
+    because: 'there are bytes behind the last record that was acknowledged',
   },
   { when: facts => facts.blank, judgement: 'torn', because: 'the last batch was not written to its end' },
   {

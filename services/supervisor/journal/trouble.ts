@@ -29,7 +29,7 @@ export function damaged({ file, offset, what }: Damage): Trouble {
     reason: 'damaged',
     message: `the journal is damaged in ${file} at byte ${offset}: ${what}`,
     advice:
-      'containers go on; copy the directory aside, then put the file back from a backup, or accept the loss with "purser journal repair", and restart purserd',
+      'containers go on; stop purserd, copy the directory aside, put the file back from a backup, and start again. Without a backup the last resort is to move the directory away, which forgets all containers',
   }
 }
 

@@ -30,6 +30,7 @@ export async function walk({ file, salt, from, to, chunkBytes = CHUNK_BYTES, vis
   while (position < to) {
     const wanted = Math.min(buffer.length, to - position)
     const got = await file.read(buffer.subarray(0, wanted), position)
+    if (got === 0) return { position, why: 'fault', found: { found: 'beyond', end: position + HEADER_BYTES } }
     const bytes = buffer.subarray(0, got)
     const { consumed, stop } = visitAll(bytes, position, salt, visit)
     if (consumed > 0) passed?.(bytes.subarray(0, consumed))

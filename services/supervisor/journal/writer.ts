@@ -26,6 +26,8 @@ export interface WriterParts {
   recent: Recent
   /** Calls `heal` when nothing is being written. */
   askToHeal(): void
+  /** Nothing more will be written. */
+  ended(): void
 }
 
 /** Some of the waiting batches, and the bytes that they take. */
@@ -214,6 +216,7 @@ export class Writer implements CommitStore {
     const trouble = failed(path, error)
     this.enter(trouble)
     if (trouble.reason === 'read-only') return
+    this.parts.ended()
     try {
       await active.cutBack()
     } catch (err) {
