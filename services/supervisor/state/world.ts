@@ -94,13 +94,16 @@ export class NamespaceState {
     return lease && { labels: lease.labels, has: ({ type, id }) => lease.resources.get(type)?.has(id) ?? false }
   }
 
-  /** What keeps the namespace from being deleted. */
+  /** What keeps the namespace from being deleted, in containerd's words. */
   contents(): string[] {
     const kinds: [string, { size: number }][] = [
       ['images', this.images],
       ['blobs', this.blobs],
       ['containers', this.containers],
-      ['snapshots', { size: [...this.snapshots.values()].reduce((sum, keys) => sum + keys.size, 0) }],
+      ...[...this.snapshots].map(([name, keys]): [string, { size: number }] => [
+        `snapshots on "${name}" snapshotter`,
+        keys,
+      ]),
     ]
     return kinds.filter(([, { size }]) => size > 0).map(([kind]) => kind)
   }

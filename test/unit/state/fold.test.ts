@@ -250,7 +250,7 @@ t.test('a fold from a snapshot and the records after it is the fold of all recor
   t.equal(here.container('redis').facts.record?.spec?.sequence, '9', 'a heavy part lies where its record does')
   t.match(here.snapshot('overlayfs', 'n'), { kind: 'committed', mounts: [], usage: { size: '5' } })
   t.equal(here.blobs.get('d')?.size, '9007199254740993')
-  t.same(here.contents(), ['blobs', 'containers', 'snapshots'])
+  t.same(here.contents(), ['blobs', 'containers', 'snapshots on "overlayfs" snapshotter'])
 })
 
 t.test('an illegal history is named, with the record that cannot be', async t => {
