@@ -75,7 +75,7 @@ export class Snapshots {
     const { place, labels, lease } = request
     const { namespace, snapshotter, key } = place
     const calls = this.snapshotter(snapshotter)
-    return this.keys.run(keyOf(place), async () => {
+    return this.holding([place, { ...place, key: name }], async () => {
       const here = this.store.world.namespace(namespace)
       const active = here.snapshot(snapshotter, key)
       const refusal = mayCommit(active, here.snapshot(snapshotter, name), key, name)
@@ -137,6 +137,12 @@ export class Snapshots {
 
   close(): void {
     this.stopping.abort()
+  }
+
+  /** Two pulls that share a layer commit to the same name: the second finds the first one's record. */
+  private holding<T>(places: SnapshotPlace[], work: () => Promise<T>): Promise<T> {
+    const keys = [...new Set(places.map(keyOf))].sort() // in one order, so that no two wait for each other
+    return keys.reduceRight<() => Promise<T>>((inner, key) => () => this.keys.run(key, inner), work)()
   }
 
   private discard(snapshotter: string, backendKey: string): void {
