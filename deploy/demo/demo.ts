@@ -1,5 +1,4 @@
 // `npm run demo`: Purser at work on this machine, explained as it happens, and nothing left of it afterwards.
-import { delimiter } from 'node:path'
 import { DeadlineError, OpenScope, pause, until } from '../../test/harness/wait.js'
 import { Feed } from './feed.js'
 import { missing } from './requirements.js'
@@ -7,10 +6,12 @@ import { openStage, type Stage } from './stage.js'
 import { acts, Story } from './story.js'
 import { Telling } from './telling.js'
 
-// As a plain "su" leaves it on Debian, PATH lacks where runc and nats-server are.
-process.env.PATH = [process.env.PATH, '/usr/local/sbin', '/usr/sbin', '/sbin'].join(delimiter)
-
 const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
+/** pino's number for it. */
+const warning = 40
+/** Lines of the log that are shown, whatever they say. */
+const lastWords = 10
 
 class Interrupted extends Error {
   constructor(readonly signal: string) {
@@ -86,9 +87,10 @@ function explain(telling: Telling, error: unknown, stage: Stage | undefined): vo
     return
   }
   telling.bad(error instanceof Error ? error.message : String(error))
-  const lines = stage?.host.log.items.slice(-20) ?? []
+  const log = stage?.host.log.items ?? []
+  const lines = log.filter(({ level = warning }, index) => level >= warning || index >= log.length - lastWords)
   if (lines.length === 0) return
-  telling.say("The supervisor's last words:")
+  telling.say("The supervisor's warnings and last words:")
   for (const line of lines) telling.output(JSON.stringify(line))
 }
 

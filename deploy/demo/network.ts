@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { cleanEnvironment } from '../../test/harness/ctr.js'
 import { endWith, type Scope } from '../../test/harness/wait.js'
 
 export interface DemoNetwork {
@@ -52,5 +53,10 @@ function freePrefix(): string {
 }
 
 function ip(...words: string[]): string {
-  return execFileSync('ip', words, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], timeout: 10_000 })
+  return execFileSync('ip', words, {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: 10_000,
+    env: cleanEnvironment,
+  })
 }

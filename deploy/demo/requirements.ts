@@ -1,6 +1,7 @@
 // What has to be here before the demo can begin; each thing that is not is a sentence.
 import { accessSync, constants, readFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
+import { searchPath } from '../../test/harness/ctr.js'
 
 const programs = ['ctr', 'containerd-shim-runc-v2', 'runc', 'nats-server', 'docker-registry', 'ip', 'umount']
 const cniDirectories = ['/usr/lib/cni', '/opt/cni/bin']
@@ -9,7 +10,7 @@ const busybox = '/bin/busybox'
 
 export function missing(): string[] {
   if (process.getuid?.() !== 0) return ['This needs root, as containers, mounts and networks do: run it with sudo.']
-  const path = (process.env.PATH ?? '').split(delimiter)
+  const path = searchPath.split(delimiter)
   const absent = [
     ...programs.filter(name => !path.some(directory => isProgram(join(directory, name)))),
     ...cniPlugins

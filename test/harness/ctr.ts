@@ -6,6 +6,12 @@ import type { Readable } from 'node:stream'
 import { processes } from './process.js'
 import { Arrivals, until, withDeadline } from './wait.js'
 
+/** As a plain `su` leaves it on Debian, PATH lacks where runc, nats-server and the like are. */
+export const searchPath = `${process.env.PATH ?? '/usr/bin:/bin'}:/usr/local/sbin:/usr/sbin:/sbin`
+
+/** What programs are started with: nothing of the test runner's own. */
+export const cleanEnvironment = { PATH: searchPath, HOME: '/root', LANG: 'C.UTF-8' }
+
 export interface CtrResult {
   stdout: string
   stderr: string
@@ -94,7 +100,7 @@ export function run(
 ): Running {
   const child = spawn(command, args, {
     stdio: [input ? 'pipe' : 'ignore', 'pipe', 'pipe'],
-    env: { PATH: process.env.PATH ?? '/usr/sbin:/usr/bin:/sbin:/bin', HOME: '/root', LANG: 'C.UTF-8', ...env },
+    env: { ...cleanEnvironment, ...env },
   })
   return new Running(child, [command, ...args].join(' '))
 }

@@ -9,7 +9,7 @@ import { createInterface } from 'node:readline'
 import { NamespaceCreate } from '../../proto/gen/containerd/events/namespace.js'
 import { EventsService, PublishRequest } from '../../proto/gen/containerd/services/events/v1/events.js'
 import { VersionService } from '../../proto/gen/containerd/services/version/v1/version.js'
-import { type CtrResult, type Running, run, runOnTerminal } from './ctr.js'
+import { type CtrResult, cleanEnvironment, type Running, run, runOnTerminal } from './ctr.js'
 import { EventLog } from './events.js'
 import { busyboxImage, type Image, writeArchive } from './image.js'
 import { bundlesBelow, leftovers, removeByForce, type Traces } from './machine.js'
@@ -41,9 +41,6 @@ export interface LogLine {
   level?: number
   [field: string]: unknown
 }
-
-/** Nothing of the test runner's own. */
-const cleanEnvironment = { PATH: process.env.PATH ?? '', HOME: '/root', LANG: 'C.UTF-8' }
 
 export class Host implements Places {
   readonly log = new Arrivals<LogLine>()
