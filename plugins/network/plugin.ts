@@ -7,7 +7,7 @@ import { networkService } from './service.js'
 import { readSettings } from './settings.js'
 
 export const definitions: PluginDefinition[] = [
-  { kind: 'network', id: 'cni', version: '0.1.0', capabilities: [], open },
+  { kind: 'network', id: 'cni', version: '0.1.0', capabilities: ['exclusive'], open },
 ]
 
 async function open({ config, log }: PluginContext): Promise<OpenPlugin> {

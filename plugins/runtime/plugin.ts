@@ -25,7 +25,7 @@ export const definitions: PluginDefinition[] = [
     kind: 'runtime',
     id: 'v2',
     version: '1',
-    capabilities: [],
+    capabilities: ['exclusive'],
     async open({ config, log, emit, signal }) {
       const settings = readSettings(config)
       const bundles = new Bundles(settings.state)
