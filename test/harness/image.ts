@@ -1,5 +1,5 @@
-// A small image made from Debian's static busybox: the same bytes each time, without network.
-import { execFileSync } from 'node:child_process'
+// A small image made from this machine's busybox: the same bytes each time, without network.
+import { execFileSync, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { buffer } from 'node:stream/consumers'
@@ -140,6 +140,7 @@ function busyboxLayer(): Entry[] {
     ...['bin', 'dev', 'etc', 'home', 'proc', 'root', 'sys', 'usr', 'usr/bin', 'var'].map(directory),
     { kind: 'directory', path: 'tmp', mode: 0o1777 },
     { kind: 'file', path: 'bin/busybox', text: binary, mode: 0o755 },
+    ...sharedLibraries('/bin/busybox'),
     // Both kinds of links, since layers hold both.
     { kind: 'hardlink', path: 'bin/sh', target: 'bin/busybox', mode: 0o755 },
     ...applets
@@ -150,6 +151,23 @@ function busyboxLayer(): Entry[] {
     { kind: 'file', path: 'etc/issue', text: 'first layer\n' },
     { kind: 'file', path: 'etc/removed', text: 'the second layer removes this\n' },
   ]
+}
+
+/** None for Debian's busybox-static; its package busybox, which many machines have instead, is linked dynamically. */
+function sharedLibraries(program: string): Entry[] {
+  const { stdout } = spawnSync('ldd', [program], { encoding: 'utf8' })
+  const paths = [...stdout.matchAll(/(\/\S+) \(0x/g)].map(([, path = '']) => path)
+  const directories = new Set(paths.flatMap(path => parents(path.slice(1))))
+  return [
+    ...[...directories].sort().map(directory),
+    ...paths.map((path): Entry => ({ kind: 'file', path: path.slice(1), text: readFileSync(path), mode: 0o755 })),
+  ]
+}
+
+/** "lib/x86_64-linux-gnu/libc.so.6" → "lib", "lib/x86_64-linux-gnu" */
+function parents(path: string): string[] {
+  const names = path.split('/').slice(0, -1)
+  return names.map((_, index) => names.slice(0, index + 1).join('/'))
 }
 
 const changesLayer: Entry[] = [
