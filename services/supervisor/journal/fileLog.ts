@@ -62,6 +62,7 @@ class FileLog implements FileJournal {
   private readonly recent = new Recent(RECENT)
   private readonly mark
   private firstKept: Sequence
+  private saving: Promise<void> = Promise.resolve()
   private marking: Promise<void> = Promise.resolve()
   private ended = false
   private markTimer: NodeJS.Timeout | undefined
@@ -170,7 +171,10 @@ class FileLog implements FileJournal {
     const { disk, dir } = this.settings
     const end = this.writer.milestone()
     const milestone = end?.sequence === sequence ? end : undefined
-    await writeSnapshot(disk, dir, this.id, { sequence, state, durable, milestone, versions: this.versions.copy() })
+    const snapshot = { sequence, state, durable, milestone, versions: this.versions.copy() }
+    const saved = this.saving.then(() => writeSnapshot(disk, dir, this.id, snapshot))
+    this.saving = saved.catch(() => {})
+    await saved
   }
 
   async loadSnapshot(): Promise<FoldSnapshot | undefined> {
@@ -205,6 +209,7 @@ class FileLog implements FileJournal {
     clearTimeout(this.markTimer)
     this.markEnd()
     await this.marking
+    await this.saving
     try {
       await this.writer.close()
       await this.mark?.close()

@@ -57,8 +57,8 @@ export class SegmentReader {
 
   /** Some records from `from` on, at least one, none behind `last`. `hint`: what the piece before answered as `next`. */
   async piece(from: Sequence, last: Sequence, hint: Piece['next']): Promise<Piece> {
-    const segment = hint?.segment ?? this.locate(from)
-    const place = hint ?? (await this.place(segment, from))
+    const segment = this.locate(from)
+    const place = hint?.segment === segment ? hint : await this.place(segment, from)
     if (!place) throw new JournalDamaged(segment.path, SEGMENT_HEADER_BYTES, `record ${from} is missing`)
     const records: JournalRecord[] = []
     const until = segment.last < last ? segment.last : last

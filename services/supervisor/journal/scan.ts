@@ -94,8 +94,7 @@ export class Scan {
 
   /** Counts a frame, or says why it is not the one that should be here. */
   private strays(frame: Frame): string | undefined {
-    const record = glance(frame.record)
-    const { sequence } = record
+    const { sequence, stream, ends } = glance(frame.record)
     if (sequence !== this.expected) return `record ${sequence} is in the place of ${this.expected}`
     if (frame.flush !== frame.position && frame.flush !== this.flush)
       return `record ${sequence} was written to another place, at the flush of byte ${frame.flush}`
@@ -103,7 +102,7 @@ export class Scan {
     this.expected = sequence + 1n
     this.flush = frame.flush
     this.position = frame.end
-    this.batch.push({ ...record, position: frame.position })
+    this.batch.push({ sequence, stream, ends, position: frame.position })
     if (frame.lastOfBatch) this.countBatch(frame.end)
     return undefined
   }
