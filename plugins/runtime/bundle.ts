@@ -73,6 +73,8 @@ export class Bundles {
 
   /** Undoes what is mounted inside, then deletes it. Never deletes through a mount. */
   remove(bundle: string): void {
+    const isOurs = bundle.startsWith(`${this.#live}/`) || bundle.startsWith(`${this.#ended}/`)
+    if (!isOurs) throw new Error(`"${bundle}" is no bundle`)
     if (removeFlat(bundle)) return
     unmountBelow(bundle)
     const [mount] = mountsBelow(bundle)

@@ -1,5 +1,6 @@
 // Mounts below a directory: found and undone before anything is deleted there.
 import { readFileSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { SystemCallError, UmountFlag, umount } from '../kit/linux.js'
 
 /** Outermost first. `directory` itself counts. */
@@ -12,6 +13,9 @@ export function mountsBelow(directory: string): string[] {
 
 /** Undoes them, innermost first; what is still in use is detached, and goes when its last user does. */
 export function unmountBelow(directory: string): void {
+  // '' and '/' are above every mount of the machine.
+  if (dirname(directory) === directory || !directory.startsWith('/'))
+    throw new Error(`mounts below "${directory}" are not ours to undo`)
   for (const path of mountsBelow(directory).reverse()) {
     try {
       umount(path, UmountFlag.noFollow)

@@ -1,5 +1,5 @@
 // Processes of this machine, named so that a reused pid is never mistaken for the one that was meant.
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { setTimeout as pause } from 'node:timers/promises'
 
 /** A process for good: the pid alone comes round again, and after a reboot so does the start time. */
@@ -56,6 +56,26 @@ export function findProcesses(matches: (environment: string[], command: string[]
 export function variableOf(pid: number, name: string): string | undefined {
   const entries = readText(`/proc/${pid}/environ`).split('\0')
   return entries.find(entry => entry.startsWith(`${name}=`))?.slice(name.length + 1)
+}
+
+/** Where these processes listen: paths of unix sockets, which a killed process leaves behind. */
+export function socketsOf(processes: ProcessIdentity[]): string[] {
+  const held = new Set(processes.flatMap(({ pid }) => descriptorsOf(pid)))
+  const listening = '00010000' // __SO_ACCEPTCON among the flags of /proc/net/unix
+  return readText('/proc/net/unix')
+    .split('\n')
+    .map(line => line.split(/\s+/))
+    .flatMap(([, , , flags, , , inode, path]) =>
+      flags === listening && path?.startsWith('/') && held.has(`socket:[${inode}]`) ? [path] : [],
+    )
+}
+
+function descriptorsOf(pid: number): string[] {
+  try {
+    return readdirSync(`/proc/${pid}/fd`).map(fd => readlinkSync(`/proc/${pid}/fd/${fd}`))
+  } catch {
+    return [] // it has gone meanwhile
+  }
 }
 
 /** These and all that they have started, as far as it still has its parents. */

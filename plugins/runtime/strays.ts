@@ -1,7 +1,16 @@
 // What a shim leaves running when it dies: the OCI runtime's commands and whatever those have started.
 // Containers are not meant here; the shim's `delete` ends those.
 import { randomUUID } from 'node:crypto'
-import { findProcesses, type ProcessIdentity, signalProcess, variableOf, waitGone, withDescendants } from './process.js'
+import { rmSync } from 'node:fs'
+import {
+  findProcesses,
+  type ProcessIdentity,
+  signalProcess,
+  socketsOf,
+  variableOf,
+  waitGone,
+  withDescendants,
+} from './process.js'
 
 /** In the environment of one shim and of what it runs on the host, but not of its containers' processes. */
 const variable = 'PURSER_SHIM'
@@ -33,6 +42,8 @@ export async function endCommands(mark: string, argument: string, deadlineMs: nu
 async function end(roots: ProcessIdentity[], deadlineMs: number): Promise<void> {
   if (roots.length === 0) return
   const processes = withDescendants(roots) // a wrapper's or hook's children too
+  const sockets = socketsOf(processes)
   for (const identity of processes) signalProcess(identity, 'SIGKILL')
   await Promise.all(processes.map(identity => waitGone(identity, deadlineMs)))
+  for (const socket of sockets) rmSync(socket, { force: true })
 }

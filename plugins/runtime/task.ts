@@ -58,14 +58,12 @@ export class Task {
     this.#seat = seat
     const pid = this.history.processes.get('')?.pid
     if (pid) this.#init = identify(pid)
-    void seat.shim.lost.then(() => {
-      if (this.#ended === undefined) this.#dead ??= this.#buryContainer()
-    })
+    void seat.shim.lost.then(() => this.bury())
   }
 
-  /** The task has no shim any more. */
+  /** The task has no shim any more: what is left of its container is ended, unless all of it is being removed. */
   bury(): void {
-    this.#dead ??= this.#buryContainer()
+    if (!this.isEnded) this.#dead ??= this.#buryContainer()
   }
 
   get isDead(): boolean {
@@ -86,9 +84,11 @@ export class Task {
       try {
         return await this.#seat.shim.call(method, request, limits)
       } catch (error) {
-        if (!(await this.#diedBecauseOf(error))) throw error
+        if (!(error instanceof ShimLost)) throw error
+        this.bury()
       }
     }
+    if (this.isEnded) throw notFound(`task ${this.name.id}`)
     await this.#dead
     throw failedPrecondition(`the shim of task ${this.name.id} is gone: delete the task`)
   }
@@ -156,6 +156,7 @@ export class Task {
 
   /** Removes the task, whatever its shim says or does not say. */
   async destroy(): Promise<void> {
+    if (this.isEnded) return this.#ended
     if (!this.#dead && (await this.#destroyByShim())) return this.end('politely')
     if (!this.#dead) await this.#forceEnd()
     await this.#dead
@@ -299,14 +300,6 @@ export class Task {
     } catch (error) {
       this.#context.log.error({ ...this.name, err: error }, 'the bundle of a deleted task could not be removed')
     }
-  }
-
-  /** Answers true, with the clean-up done, when the call failed because the shim is gone. */
-  async #diedBecauseOf(error: unknown): Promise<boolean> {
-    if (!(error instanceof ShimLost)) return false
-    this.bury()
-    await this.#dead
-    return true
   }
 
   #recordedState(execId: string): StateResponse {

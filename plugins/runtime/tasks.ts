@@ -1,4 +1,6 @@
 // All tasks of this plugin: made, found again after a restart, listed, removed.
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import type { StateResponse as ShimState } from '../../proto/gen/containerd/task/v2/shim.js'
 import type {
   CreateRequest,
@@ -79,7 +81,7 @@ export class Tasks {
     try {
       return await task.delete(execId)
     } finally {
-      if (task.isEnded) this.#forget(task)
+      if (task.isEnded) this.#remove(task)
     }
   }
 
@@ -94,7 +96,7 @@ export class Tasks {
     const task = this.#tasks.get(key)
     if (!task) return
     await task.destroy()
-    this.#forget(task)
+    this.#remove(task)
   }
 
   async list(): Promise<TaskInfo[]> {
@@ -122,10 +124,13 @@ export class Tasks {
     for (const bundle of bundles.listEnded()) this.#resumeEnd(bundle)
   }
 
-  /** Lets go of everything that runs, and waits for what is being removed, but not for long. */
+  /** Gives up what is being made, and waits for what is being removed, but not for long. What runs, runs on. */
   async close(deadlineMs: number): Promise<void> {
     this.#closed = true
-    const pending = Promise.all([...this.#clearing.values(), ...this.#ending])
+    const creations = [...this.#creations.values()]
+    for (const { abort } of creations) abort.abort(new StatusError(Code.CANCELLED, 'the runtime plugin stops'))
+    const made = creations.map(({ settled }) => settled)
+    const pending = Promise.all([...made, ...this.#clearing.values(), ...this.#ending])
     await within(pending, deadlineMs, 'removing what was deleted').catch((error: unknown) => {
       this.#context.log.warn({ err: error }, 'what is left will be removed when the plugin opens next')
     })
@@ -168,7 +173,7 @@ export class Tasks {
       task.exits.repeatUntold()
       if (answer === 'known') return
       // The shim has no such container: it was deleted just before, or its creation never finished.
-      this.#forget(task)
+      this.#tasks.delete(keyOf(task.name))
       this.#behind(keyOf(task.name), task.history.processes.has('') ? task.end('politely') : task.destroy())
     } catch (error) {
       if (task.isDead || this.#closed) return
@@ -178,7 +183,11 @@ export class Tasks {
   }
 
   async #discard(task: Task, all: Task[]): Promise<void> {
-    const mark = task.history.origin?.mark ?? ''
+    const { bundle, origin } = task.history
+    // A shim leaves this file. Without its history a container that may run cannot be ended, so its bundle stays.
+    if (!origin && existsSync(join(bundle, 'address')))
+      return this.#context.log.error({ ...task.name, bundle }, 'a bundle has lost its history: end its shim by hand')
+    const mark = origin?.mark ?? ''
     const isOthers = all.some(({ history }) => history.shim?.mark === mark)
     if (!isOthers) await endMarked(mark, this.#context.settings.deadlines.callMs)
     await discardTask(this.#context, task, undefined, 'byForce')
@@ -206,7 +215,8 @@ export class Tasks {
     }
   }
 
-  #forget(task: Task): void {
+  /** Out of sight; its shim may still be on its way out. */
+  #remove(task: Task): void {
     const key = keyOf(task.name)
     if (this.#tasks.get(key) === task) this.#tasks.delete(key)
     const ended = task.end('politely')

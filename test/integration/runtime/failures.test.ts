@@ -4,13 +4,12 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import { status } from '@grpc/grpc-js'
 import t from 'tap'
-import { Options } from '../../../proto/gen/containerd/runc/v1/options.js'
 import { Status } from '../../../proto/gen/containerd/v1/types/task.js'
 import { Liveness } from '../../../proto/gen/purser/runtime/v1/runtime.js'
 import { alive, gone, type ProcessEntry, processesOf, signal } from '../../harness/process.js'
 import { until } from '../../harness/wait.js'
 import { FifoReader, makeFifo } from './fifo.js'
-import { json, RuntimeHost } from './host.js'
+import { hangingIn, json, RuntimeHost, wrappedRuntime } from './host.js'
 
 const shimsOf = (host: RuntimeHost) =>
   processesOf(host.directory).filter(
@@ -22,15 +21,6 @@ async function killShim(host: RuntimeHost): Promise<void> {
   if (!shim) throw new Error('there is no shim to kill')
   signal(shim, 'SIGKILL')
   await gone(shim)
-}
-
-/** A runtime binary that runs `line` before it becomes runc, with runc's arguments in "$@". */
-function wrapper(host: RuntimeHost, line: string) {
-  const path = join(host.directory, 'runc-wrapper')
-  writeFileSync(path, `#!/bin/sh\n${line}\nexec runc "$@"\n`)
-  chmodSync(path, 0o755)
-  const value = Buffer.from(Options.encode(Options.create({ binaryName: path })).finish())
-  return { options: { typeUrl: 'containerd.runc.v1.Options', value } }
 }
 
 t.test('a creation that the OCI runtime refuses has its words, and leaves nothing', async t => {
@@ -114,7 +104,7 @@ t.test('outputs that nobody reads are a clear error instead of a hang', async t 
 
 t.test('a creation that hangs is given up, with everything that it started', async t => {
   const host = await RuntimeHost.open(t, { createMs: 500 })
-  const hanging = wrapper(host, 'case "$*" in *" create "*) sleep 100;; esac')
+  const hanging = hangingIn(host, 'create')
   await t.rejects(host.create('slow', { request: hanging }), {
     code: status.DEADLINE_EXCEEDED,
     details: /^failed to create shim task: .*within 500 ms/,
@@ -127,7 +117,7 @@ t.test('a creation that hangs is given up, with everything that it started', asy
 
 t.test('a creation is ended by destroying its task', async t => {
   const host = await RuntimeHost.open(t)
-  const hanging = wrapper(host, 'case "$*" in *" create "*) sleep 100;; esac')
+  const hanging = hangingIn(host, 'create')
   const created = host.create('slow', { request: hanging }).catch((error: unknown) => error)
   await until('runc to be called', () => processesOf(host.directory).some(({ command }) => command.includes('create')))
   await t.rejects(host.start('slow'), { code: status.FAILED_PRECONDITION, details: /still being created/ })
@@ -138,7 +128,7 @@ t.test('a creation is ended by destroying its task', async t => {
 
 t.test('a start that hangs does not keep anyone from killing', async t => {
   const host = await RuntimeHost.open(t, { startMs: 60_000 })
-  const hanging = wrapper(host, 'case "$*" in *" start "*) sleep 100;; esac')
+  const hanging = hangingIn(host, 'start')
   const { pid } = await host.create('stuck', { command: 'exec sleep 100', request: hanging })
   const started = host.start('stuck').catch((error: unknown) => error)
   await until('runc to be called', () => processesOf(host.directory).some(({ command }) => command.includes('start')))
@@ -152,14 +142,14 @@ t.test('a start that hangs does not keep anyone from killing', async t => {
 
 t.test('a start that takes too long ends the task, of an added process only that', async t => {
   const host = await RuntimeHost.open(t, { startMs: 500 })
-  const hanging = wrapper(host, 'case "$*" in *" start "*) sleep 100;; esac')
+  const hanging = hangingIn(host, 'start')
   const { pid } = await host.create('stuck', { request: hanging })
   await t.rejects(host.start('stuck'), { code: status.DEADLINE_EXCEEDED })
   t.match(await host.exit('stuck'), { pid, exitStatus: 137 })
   t.match(await host.delete('stuck'), { pid, exitStatus: 137 })
   await host.nothingLeft()
 
-  const slowExec = wrapper(host, 'case "$*" in *" exec "*slow.pid*) sleep 100;; esac')
+  const slowExec = wrappedRuntime(host, 'case "$*" in *" exec "*slow.pid*) sleep 100;; esac')
   await host.run('fine', { command: 'exec sleep 100', request: slowExec })
   await t.rejects(host.exec('fine', 'slow', 'true'), { code: status.DEADLINE_EXCEEDED })
   await host.exec('fine', 'quick', 'exit 9')
@@ -233,7 +223,7 @@ t.test('a shim killed after its container’s exit: the exit is not told again, 
 
 t.test('a shim killed during Create, before and within the OCI runtime’s work', async t => {
   const host = await RuntimeHost.open(t)
-  const slowly = wrapper(host, 'case "$*" in *" create "*) sleep 0.3;; esac')
+  const slowly = wrappedRuntime(host, 'case "$*" in *" create "*) sleep 0.3;; esac')
   for (const [id, delayMs] of [
     ['before', 0],
     ['within', 320],

@@ -1,16 +1,14 @@
 // The runtime plugin over real shims and runc, without a supervisor: its own directory, a client, what it emits.
-import { mkdtempSync, readdirSync, rmdirSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
-import { Server } from '@grpc/grpc-js'
-import { pino } from 'pino'
-import { type Listener, listen } from '../../../plugins/kit/listen.js'
-import type { Config, Emission, OpenPlugin } from '../../../plugins/kit/plugin.js'
-import { definitions } from '../../../plugins/runtime/plugin.js'
+import type { Config, Emission } from '../../../plugins/kit/plugin.js'
 import { TaskExit } from '../../../proto/gen/containerd/events/task.js'
+import { Options } from '../../../proto/gen/containerd/runc/v1/options.js'
 import { CreateRequest, ExecRequest, RuntimeService, type Task } from '../../../proto/gen/purser/runtime/v1/runtime.js'
 import { leftovers, removeByForce, type Traces } from '../../harness/machine.js'
 import { Rpc, type UnaryMethod } from '../../harness/rpc.js'
 import { Arrivals, type Scope, until } from '../../harness/wait.js'
+import { type Served, serveHere } from './served.js'
 import { makeRootfs, processSpec, type SpecChange, shellSpec } from './spec.js'
 
 export interface SeenExit {
@@ -41,17 +39,21 @@ export class RuntimeHost {
   acknowledges = true
   readonly #config: Config
   readonly #traces: Traces
-  #open: { plugin: OpenPlugin; listener: Listener; rpc: Rpc } | undefined
+  #open: { served: Served; rpc: Rpc } | undefined
 
-  private constructor(config: Config) {
+  readonly #serve: typeof serveHere
+  #opened = 0
+
+  private constructor(config: Config, serve: typeof serveHere) {
+    this.#serve = serve
     const address = join(this.directory, 'purser.sock')
     this.#config = { state: this.state, address, ...config }
     this.#traces = { directory: this.directory, address, containers: [], interfaces: [] }
     makeRootfs(this.rootfs)
   }
 
-  static async open(scope: Scope, config: Config = {}): Promise<RuntimeHost> {
-    const host = new RuntimeHost(config)
+  static async open(scope: Scope, config: Config = {}, serve = serveHere): Promise<RuntimeHost> {
+    const host = new RuntimeHost(config, serve)
     scope.teardown(async () => {
       await host.close()
       await removeByForce(host.#traces)
@@ -164,33 +166,31 @@ export class RuntimeHost {
   }
 
   async open(): Promise<void> {
-    const [definition] = definitions
-    if (!definition) throw new Error('there is no runtime plugin')
-    const plugin = await definition.open({
-      config: this.#config,
-      log: pino({ level: process.env.LOG_LEVEL ?? 'silent' }, pino.destination({ fd: 2, sync: true })),
-      signal: new AbortController().signal,
-      emit: emission => {
-        this.emissions.push(emission)
-        const sequence = BigInt(this.emissions.items.length)
-        return this.acknowledges ? Promise.resolve(sequence) : new Promise(() => undefined)
-      },
-    })
-    const server = new Server()
-    for (const { definition, implementation } of plugin.services) server.addService(definition, implementation)
-    const socket = join(this.directory, 'plugin.sock')
-    const listener = await listen(server, socket)
-    this.#open = { plugin, listener, rpc: new Rpc(socket) }
+    const emit = (emission: Emission): Promise<bigint> => {
+      this.emissions.push(emission)
+      return this.acknowledges ? Promise.resolve(BigInt(this.emissions.items.length)) : new Promise(() => undefined)
+    }
+    // A name for each time: grpc-js remembers that nobody listened at the old one, and waits.
+    this.#opened += 1
+    const socket = join(this.directory, `plugin-${this.#opened}.sock`)
+    const served = await this.#serve(this.#config, socket, emit)
+    this.#open = { served, rpc: new Rpc(socket) }
   }
 
   /** As on SIGTERM: shims and containers run on. */
   async close(): Promise<void> {
     const open = this.#open
-    if (!open) return
     this.#open = undefined
-    open.rpc.close()
-    await open.listener.close(0)
-    await open.plugin.close()
+    open?.rpc.close()
+    await open?.served.close()
+  }
+
+  /** As on kill -9; only for a host with a process of its own. */
+  async crash(): Promise<void> {
+    const open = this.#open
+    this.#open = undefined
+    open?.rpc.close()
+    await open?.served.crash()
   }
 }
 
@@ -199,6 +199,19 @@ function toExit({ namespace, topic, event, id = '' }: Emission): SeenExit | unde
   const { exitedAt: _, ...exit } = TaskExit.decode(event.value)
   return { namespace, ...exit, emissionId: id }
 }
+
+/** A runtime binary that runs `line` before it becomes runc, with runc's arguments in "$@". */
+export function wrappedRuntime(host: RuntimeHost, line: string) {
+  const path = join(host.directory, 'runc-wrapper')
+  writeFileSync(path, `#!/bin/sh\n${line}\nexec runc "$@"\n`)
+  chmodSync(path, 0o755)
+  const value = Buffer.from(Options.encode(Options.create({ binaryName: path })).finish())
+  return { options: { typeUrl: 'containerd.runc.v1.Options', value } }
+}
+
+/** A runtime that never comes to an end of this command of runc's. */
+export const hangingIn = (host: RuntimeHost, command: string) =>
+  wrappedRuntime(host, `case "$*" in *" ${command} "*) sleep 100;; esac`)
 
 export const json = (value: unknown): Buffer => Buffer.from(JSON.stringify(value))
 
