@@ -1,9 +1,10 @@
 // Everything that the demo puts on the machine, with its removal and the proof that it is gone.
-import { existsSync, mkdtempSync, readdirSync, rmdirSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Host } from '../../test/harness/host.js'
 import { mountsBelow } from '../../test/harness/machine.js'
+import { removeNewCgroups } from '../../test/harness/namespaceCgroups.js'
 import { processesOf } from '../../test/harness/process.js'
 import { purser } from '../../test/harness/supervisor.js'
 import { endWith, type Scope } from '../../test/harness/wait.js'
@@ -20,8 +21,7 @@ export interface Stage {
 }
 
 export async function openStage(scope: Scope): Promise<Stage> {
-  const cgroupsBefore = namespaceCgroups()
-  endWith(scope, () => removeCgroups(cgroupsBefore))
+  removeNewCgroups(scope, 'default')
   const directory = mkdtempSync(join(tmpdir(), 'purser-demo-'))
   endWith(scope, () => rmSync(directory, { recursive: true, force: true }))
   // From here on temporary directories, of the supervisor and of the registry, are made inside of this one.
@@ -38,23 +38,4 @@ export async function openStage(scope: Scope): Promise<Stage> {
     ...(existsSync(directory) ? [`directory ${directory}`] : []),
   ]
   return { directory, host, network, leftovers }
-}
-
-/** runc removes a container's cgroup, but not the one of its namespace above it. */
-function namespaceCgroups(): string[] {
-  const root = '/sys/fs/cgroup'
-  const hierarchies = readdirSync(root, { withFileTypes: true }).filter(entry => entry.isDirectory())
-  return [root, ...hierarchies.map(({ name }) => join(root, name))]
-    .map(hierarchy => join(hierarchy, 'default'))
-    .filter(path => existsSync(path))
-}
-
-function removeCgroups(before: string[]): void {
-  for (const path of namespaceCgroups().filter(each => !before.includes(each))) {
-    try {
-      rmdirSync(path)
-    } catch {
-      // Somebody else's containers have moved in: it is theirs now.
-    }
-  }
 }

@@ -1,14 +1,19 @@
 // Debian's containerd as the reference: a private instance whose behaviour the end-to-end tests assert.
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { freePort, Host, keepUntilEnd, makePlaces } from './host.js'
+import { freePort, Host, keepUntilEnd, makePlaces, type Places } from './host.js'
 import type { Scope } from './wait.js'
 
-export async function containerd(scope: Scope): Promise<Host> {
+export interface ContainerdOptions {
+  /** Measures its gRPC calls, as Purser always does: `grpc_server_handling_seconds`. */
+  callTimes?: boolean
+}
+
+export async function containerd(scope: Scope, { callTimes = false }: ContainerdOptions = {}): Promise<Host> {
   const places = makePlaces()
   const config = join(places.directory, 'containerd.toml')
   const metrics = `127.0.0.1:${await freePort()}`
-  writeFileSync(config, configuration(places, metrics))
+  writeFileSync(config, configuration(places, metrics, callTimes))
   const host = new Host(places.directory, places.root, places.state, places.address, {
     kind: 'containerd',
     command: 'containerd',
@@ -21,7 +26,7 @@ export async function containerd(scope: Scope): Promise<Host> {
 }
 
 /** Everything below the given directory, and no plugin that a test doesn't need. */
-function configuration(places: { directory: string; root: string; state: string; address: string }, metrics: string) {
+function configuration(places: Places, metrics: string, callTimes: boolean): string {
   return `
 version = 2
 root = "${places.root}"
@@ -37,6 +42,7 @@ disabled_plugins = [
   address = "${places.address}.ttrpc"
 [metrics]
   address = "${metrics}"
+  grpc_histogram = ${callTimes}
 [plugins."io.containerd.internal.v1.opt"]
   path = "${places.directory}/opt"
 `

@@ -57,6 +57,8 @@ export class Host implements Places {
     readonly state: string,
     readonly address: string,
     readonly launch: Launch,
+    /** containerd's namespace, of ctr and of calls. Cgroups lie below a directory of this name. */
+    readonly namespace = 'default',
   ) {
     this.rpc = new Rpc(address)
   }
@@ -109,7 +111,7 @@ export class Host implements Places {
 
   async answers(): Promise<boolean> {
     try {
-      await this.rpc.call(VersionService.version, {}, { timeoutMs: 1000 })
+      await this.call(VersionService.version, {}, { timeoutMs: 1000 })
       return true
     } catch {
       return false
@@ -143,7 +145,15 @@ export class Host implements Places {
   ctrArguments(args: string[]): string[] {
     const verb = args.slice(0, 4).findIndex(word => ['run', 'exec', 'start'].includes(word)) + 1
     const fifos = verb > 0 ? ['--fifo-dir', join(this.directory, 'fifo')] : []
-    return ['--address', this.address, ...args.slice(0, verb), ...fifos, ...args.slice(verb)]
+    return [
+      '--address',
+      this.address,
+      '--namespace',
+      this.namespace,
+      ...args.slice(0, verb),
+      ...fifos,
+      ...args.slice(verb),
+    ]
   }
 
   /** A container id that no other test on this machine uses: cgroup paths and names of namespaces are the machine's. */
@@ -184,7 +194,7 @@ export class Host implements Places {
     request: Request,
     settings?: CallSettings,
   ): Promise<Response> {
-    return this.rpc.call(method, request, settings)
+    return this.rpc.call(method, request, { namespace: this.namespace, ...settings })
   }
 
   /** The metrics page as text. */
@@ -220,7 +230,7 @@ export class Host implements Places {
   }
 
   #traces(): Traces {
-    const named = this.#ids.map(id => ({ namespace: 'default', id }))
+    const named = this.#ids.map(id => ({ namespace: this.namespace, id }))
     const bundles = bundlesBelow(this.state).filter(({ id }) => !this.#ids.includes(id))
     return {
       directory: this.directory,

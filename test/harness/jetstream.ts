@@ -11,15 +11,17 @@ export interface RelayedEvent {
   id: string
   /** The journal's sequence. */
   sequence: bigint
+  /** Its place in the stream. */
+  position: number
   headers: Record<string, string>
   data: Record<string, unknown>
 }
 
-/** Everything that is in the stream and everything that comes; ends with the scope. */
-export async function listen(scope: Scope, host: Host): Promise<Arrivals<RelayedEvent>> {
+/** What is in the stream, from a position on, and everything that comes; ends with the scope. */
+export async function listen(scope: Scope, host: Host, from = 1): Promise<Arrivals<RelayedEvent>> {
   const connection = await until('a connection to the embedded NATS', () => tryConnect(host))
   // An ordered push consumer: for a pull consumer, this client and Debian's nats-server 2.9 speak different dialects.
-  const options = consumerOpts().orderedConsumer().deliverAll()
+  const options = consumerOpts().orderedConsumer().startSequence(from)
   const subscription = await until('the stream PURSER', () =>
     connection
       .jetstream()
@@ -69,6 +71,7 @@ function relayed(message: JsMsg): RelayedEvent {
   return {
     subject: message.subject,
     id: headers['Nats-Msg-Id'] ?? '',
+    position: message.seq,
     sequence: BigInt(headers['purser-sequence'] ?? '0'),
     headers,
     data: JSON.parse(message.string()),

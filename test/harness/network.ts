@@ -8,6 +8,8 @@ import { endWith, type Scope } from './wait.js'
 
 export interface TestNetwork {
   name: string
+  /** Everything of it that is a file. */
+  directory: string
   /** For Purser's configuration: `[network] conf_dirs`. */
   confDirectory: string
   /** Where the plugin host-local keeps a file for each address that is taken. */
@@ -48,6 +50,7 @@ export function bridge(scope: Scope, name: string): TestNetwork {
   })
   return {
     name,
+    directory,
     confDirectory,
     addressDirectory: join(addresses, name),
     bridge: interfaceName,

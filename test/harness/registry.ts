@@ -10,6 +10,8 @@ import { endWith, type Scope, until } from './wait.js'
 export interface Registry {
   /** "127.0.0.1:PORT". */
   address: string
+  /** Its files. */
+  directory: string
   /** Answers the full reference, e.g. "127.0.0.1:5000/busybox:latest". */
   push(image: Image, repository: string, tag?: string): Promise<string>
 }
@@ -27,6 +29,7 @@ export async function registry(scope: Scope): Promise<Registry> {
   await until(`docker-registry to answer on ${address}; it said: ${server.stderr}`, () => answers(address))
   return {
     address,
+    directory,
     push: async (image, repository, tag = 'latest') => {
       const base = `http://${address}/v2/${repository}`
       for (const blob of blobsOf(image)) if (blob !== image.manifest) await pushBlob(base, blob)

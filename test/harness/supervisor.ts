@@ -3,7 +3,7 @@ import { existsSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { containerd } from './containerd.js'
-import { freePort, Host, keepUntilEnd, makePlaces } from './host.js'
+import { freePort, Host, keepUntilEnd, type Launch, makePlaces } from './host.js'
 import type { Scope } from './wait.js'
 
 export interface SupervisorOptions {
@@ -12,6 +12,7 @@ export interface SupervisorOptions {
   /** "off" unless a test is about NATS: it takes a moment to start. */
   nats?: 'embedded' | 'off' | `nats://${string}`
   node?: string
+  namespace?: string
   logLevel?: string
   /** They come last and so override those above: another host's root, for example. */
   flags?: string[]
@@ -44,7 +45,7 @@ export async function purser(scope: Scope, options: SupervisorOptions = {}): Pro
     writeFileSync(path, options.config)
     args.push('--config', path)
   }
-  const host = new Host(places.directory, places.root, places.state, places.address, {
+  const launch: Launch = {
     kind: 'purserd',
     // As it is installed: its first line chooses node's flags.
     command: program,
@@ -52,7 +53,8 @@ export async function purser(scope: Scope, options: SupervisorOptions = {}): Pro
     env: options.env ?? {},
     servingLine: /^serving/,
     metricsUrl: `http://${metrics}/metrics`,
-  })
+  }
+  const host = new Host(places.directory, places.root, places.state, places.address, launch, options.namespace)
   keepUntilEnd(scope, host)
   if (options.start !== false) await host.start()
   return host

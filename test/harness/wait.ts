@@ -11,7 +11,7 @@ const atExit = new Set<() => void>()
 
 /** Ties an end to a scope, and to this process' exit in case that comes before: a test may die without a teardown. */
 export function endWith(scope: Scope, end: () => void): void {
-  if (atExit.size === 0) process.on('exit', () => atExit.forEach(late => void late()))
+  if (atExit.size === 0) process.on('exit', () => [...atExit].reverse().forEach(late => void late()))
   atExit.add(end)
   scope.teardown(() => {
     if (atExit.delete(end)) end()
