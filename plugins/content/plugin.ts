@@ -1,5 +1,4 @@
 // The content store and the differ: containerd's Content and Diff services over one directory of blobs.
-import { ContentService } from '../../proto/gen/containerd/services/content/v1/content.js'
 import { DiffService } from '../../proto/gen/containerd/services/diff/v1/diff.js'
 import type { OpenPlugin, PluginContext, PluginDefinition } from '../kit/plugin.js'
 import { LayerWorkers } from './differ/pool.js'
@@ -9,9 +8,10 @@ import { readDifferSettings, readStoreSettings } from './settings.js'
 import { Blobs } from './store/blobs.js'
 import { Ingests } from './store/ingests.js'
 import { contentService } from './store/service.js'
+import { contentDefinition } from './store/wire.js'
 
 export const definitions: PluginDefinition[] = [
-  { kind: 'content', id: 'local', version: '1', capabilities: [], open: openContent },
+  { kind: 'content', id: 'local', version: '1', capabilities: ['exclusive'], open: openContent },
   { kind: 'differ', id: 'walking', version: '1', capabilities: [], open: openDiffer },
 ]
 
@@ -23,7 +23,7 @@ async function openContent({ config, log }: PluginContext): Promise<OpenPlugin> 
   await ingests.open()
   await ingests.sweep()
   return {
-    services: [{ definition: ContentService, implementation: contentService(blobs, ingests) }],
+    services: [{ definition: contentDefinition, implementation: contentService(blobs, ingests) }],
     exports: { root },
     close: async () => {},
   }

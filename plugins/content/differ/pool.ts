@@ -10,12 +10,12 @@ export interface PoolOptions {
   /** A worker without work for so long is ended. */
   idleMs: number
   waitingMax: number
+  /** JavaScript's heap only. A layer that makes a worker outgrow it ends the worker, not the process. */
+  heapMaxMiB: number
 }
 
-export const poolDefaults: PoolOptions = { workersMax: 2, idleMs: 10_000, waitingMax: 1000 }
+export const poolDefaults: PoolOptions = { workersMax: 2, idleMs: 10_000, waitingMax: 1000, heapMaxMiB: 512 }
 
-/** JavaScript's heap only. A layer that makes a worker outgrow it ends the worker, not the process. */
-const heapMaxMiB = 512
 const closeGraceMs = 10_000
 
 interface Task {
@@ -93,7 +93,8 @@ export class LayerWorkers {
   #spawn(): LayerWorker | undefined {
     if (this.#workers.size >= this.#options.workersMax || this.#waiting.length === 0) return undefined
     // Node's tracking of descriptors would complain about those that come from openat2.
-    const options = { resourceLimits: { maxOldGenerationSizeMb: heapMaxMiB }, trackUnmanagedFds: false }
+    const { heapMaxMiB: maxOldGenerationSizeMb } = this.#options
+    const options = { resourceLimits: { maxOldGenerationSizeMb }, trackUnmanagedFds: false }
     const thread = new Worker(workerFile(), options)
     const worker: LayerWorker = { thread, task: undefined, idle: undefined }
     this.#workers.add(worker)

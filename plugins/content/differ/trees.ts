@@ -8,6 +8,8 @@ import type { LayerTarget } from '../layer/whiteouts.js'
 import { type MountSpec, mountAt, optionValue, parseOptions } from './mountOptions.js'
 
 const mountsMax = 100
+/** What mount(2) takes is one page, with some room for the other options. */
+const lowerdirMax = 4000
 
 export class Trees {
   /** Temporary mount points are made in `state`. */
@@ -89,6 +91,8 @@ export function layersOf(mounts: MountSpec[]): string[] | undefined {
 function readOnlyOverlay(layers: string[], { options }: MountSpec): MountSpec {
   const lowerdir = layers.map(layer => layer.replace(/[\\:]/g, '\\$&')).join(':')
   const kept = options.filter(option => option === 'userxattr')
+  if (Buffer.byteLength(lowerdir) > lowerdirMax)
+    throw failedPrecondition(`${layers.length} layers are too many to be mounted for a diff: name the parent's mounts`)
   return { type: 'overlay', source: 'overlay', target: '', options: ['ro', ...kept, `lowerdir=${lowerdir}`] }
 }
 

@@ -1,10 +1,8 @@
 // containerd.services.content.v1.Content on the wire: decode and validate, ask blobs and ingests, encode.
 import {
-  type ContentServer,
   type Info,
   type ListContentResponse,
   type ReadContentRequest,
-  type ReadContentResponse,
   type Status,
   WriteAction,
   type WriteContentRequest,
@@ -17,12 +15,13 @@ import type { BlobInfo, Blobs } from './blobs.js'
 import { parseDigest } from './digest.js'
 import { parseFilters } from './filters.js'
 import { type IngestStatus, type Ingests, refLengthMax } from './ingests.js'
+import { type ContentImplementation, encodeRead, readRoom } from './wire.js'
 import type { IngestWriter } from './writer.js'
 
 const listBatch = 100
 const readChunk = 1 << 20
 
-export function contentService(blobs: Blobs, ingests: Ingests): ContentServer {
+export function contentService(blobs: Blobs, ingests: Ingests): ContentImplementation {
   return {
     info: unary(async ({ digest }) => ({ info: encodeInfo(await blobs.info(parseDigest(digest))) })),
     update: unary(() => {
@@ -64,7 +63,7 @@ async function* list(blobs: Blobs, filters: string[]): AsyncGenerator<ListConten
 }
 
 /** Offsets in the answers count from where the read began, as containerd's do. */
-async function* read(blobs: Blobs, request: ReadContentRequest): AsyncGenerator<ReadContentResponse> {
+async function* read(blobs: Blobs, request: ReadContentRequest): AsyncGenerator<Buffer> {
   const digest = parseDigest(request.digest)
   const file = await blobs.openForReading(digest)
   try {
@@ -74,10 +73,11 @@ async function* read(blobs: Blobs, request: ReadContentRequest): AsyncGenerator<
     const wanted = Number(request.size)
     const end = wanted > 0 ? Math.min(size, start + wanted) : size
     for (let at = start; at < end; ) {
-      const buffer = Buffer.allocUnsafe(Math.min(readChunk, end - at))
-      const { bytesRead } = await file.read(buffer, 0, buffer.length, at)
+      const length = Math.min(readChunk, end - at)
+      const buffer = Buffer.allocUnsafe(readRoom + length)
+      const { bytesRead } = await file.read(buffer, readRoom, length, at)
       if (bytesRead === 0) throw outOfRange(`content ${digest} was cut off at ${at} bytes`)
-      yield { offset: BigInt(at - start), data: buffer.subarray(0, bytesRead) }
+      yield encodeRead(buffer, bytesRead, at - start)
       at += bytesRead
     }
   } finally {

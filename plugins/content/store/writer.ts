@@ -128,6 +128,9 @@ export class IngestWriter {
     try {
       this.#offset = size
       await this.#publish(digest)
+    } catch (error) {
+      await this.#remove()
+      throw error
     } finally {
       await this.close()
     }
@@ -135,6 +138,7 @@ export class IngestWriter {
 
   /** Closes, and leaves nothing to resume. */
   async discard(): Promise<void> {
+    if (this.#state === 'closed') return
     await this.#remove()
     await this.close()
   }

@@ -5,6 +5,8 @@ import { join } from 'node:path'
 import { gunzipSync, gzipSync } from 'node:zlib'
 import { credentials, type ServiceError } from '@grpc/grpc-js'
 import t from 'tap'
+import { LayerWorkers, poolDefaults } from '../../../plugins/content/differ/pool.js'
+import { defaultLimits } from '../../../plugins/content/layer/limits.js'
 import { Code } from '../../../plugins/kit/errors.js'
 import { mount } from '../../../plugins/kit/linux.js'
 import { ContentService } from '../../../proto/gen/containerd/services/content/v1/content.js'
@@ -19,7 +21,7 @@ import { mountsBelow } from '../../harness/machine.js'
 import { Arrivals, until } from '../../harness/wait.js'
 import { type RawHeader, rawTar } from '../../unit/content/rawTar.js'
 import { ContentHost, digestOf } from './host.js'
-import { makeDirectory, treeOf } from './trees.js'
+import { makeDirectory, scratch, treeOf } from './trees.js'
 
 const refused = (code: Code, details: RegExp) => ({ code, message: details })
 const file = (name: string, data = 'new\n'): RawHeader => ({ name, data, mtime: 77 })
@@ -154,6 +156,11 @@ t.test('a diff becomes a blob, with the digest of its tar beside it', async t =>
   t.same(found(await host.read(plain?.digest ?? '')), ['kept', 'link', 'new', ''], 'without an older state all is new')
   t.equal(plain?.digest, plain?.annotations['containerd.io/uncompressed'])
 
+  const stacked = await diff(host, { left: [bind(base)], right: [bind(base), bind(lower)], mediaType: MediaType.layer })
+  t.same(found(await host.read(stacked?.digest ?? '')), ['gone', 'kept', ''], 'of a stack of mounts the top is seen')
+  const many = Array.from({ length: 100 }, (_, i) => at(`${'l'.repeat(60)}${i}`))
+  await t.rejects(diff(host, { left: [], right: [overlay(many)] }), refused(Code.FAILED_PRECONDITION, /100 layers/))
+
   await t.rejects(
     diff(host, { left, right, mediaType: 'text/plain' }),
     refused(Code.UNIMPLEMENTED, /unsupported diff media type/),
@@ -187,6 +194,33 @@ t.test('a call that is cancelled stops at its next entry, and the store answers 
   await host.close()
   const left = made()
   t.ok(left.every(count => count < entries) && left[2] === 0, left.join())
+})
+
+t.test('a worker that runs out of memory fails its layer, and nothing else', async t => {
+  const directory = scratch(t)
+  const blob = join(directory, 'blob')
+  writeFileSync(blob, rawTar(file('a')))
+  const job = {
+    kind: 'apply',
+    blob,
+    digest: digestOf(readFileSync(blob)),
+    size: 0,
+    target: { root: makeDirectory(directory, 'root') },
+    limits: defaultLimits,
+    sync: true,
+    zstd: '',
+  } as const
+  const { signal } = new AbortController()
+  const small = new LayerWorkers({ ...poolDefaults, heapMaxMiB: 2 })
+  t.teardown(() => small.close())
+  const lost = { name: 'LayerError', reason: 'exhausted', message: /the layer worker is lost/ }
+  await Promise.all([1, 2, 3].map(() => t.rejects(small.run(job, signal), lost)))
+  const workers = new LayerWorkers({ ...poolDefaults, idleMs: 1 })
+  t.match(await workers.run(job, signal), { kind: 'applied' })
+  t.match(await workers.run(job, signal), { kind: 'applied' }, 'also after the first worker was idle for too long')
+  await t.rejects(workers.run(job, AbortSignal.abort()), { name: 'LayerError', reason: 'cancelled' })
+  await workers.close()
+  await t.rejects(workers.run(job, signal), { name: 'LayerError', reason: 'cancelled' }, 'nor after closing')
 })
 
 t.test('what a crash left mounted is taken away at the next start', async t => {
