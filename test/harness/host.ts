@@ -1,15 +1,15 @@
 // One supervisor under test in directories of its own: started, killed, asked through ctr and gRPC, and cleared away.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { NamespaceCreate } from '../../proto/gen/containerd/events/namespace.js'
 import { EventsService, PublishRequest } from '../../proto/gen/containerd/services/events/v1/events.js'
 import { VersionService } from '../../proto/gen/containerd/services/version/v1/version.js'
 import { type CtrResult, cleanEnvironment, type Running, run, runOnTerminal } from './ctr.js'
+import { ownDirectory } from './directory.js'
 import { EventLog } from './events.js'
 import { busyboxImage, type Image, writeArchive } from './image.js'
 import { bundlesBelow, leftovers, removeByForce, type Traces } from './machine.js'
@@ -253,7 +253,7 @@ export class Host implements Places {
 }
 
 export function makePlaces(): Places {
-  const directory = mkdtempSync(join(tmpdir(), 'purser-'))
+  const directory = ownDirectory('purser-')
   const [root, state] = [join(directory, 'root'), join(directory, 'state')]
   for (const path of [root, state, join(directory, 'fifo')]) mkdirSync(path, { mode: 0o700 })
   return { directory, root, state, address: join(directory, 'purser.sock') }

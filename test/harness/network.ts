@@ -1,9 +1,9 @@
 // A CNI network for one test: a bridge and a subnet that nobody else on the machine uses, no firewall rules.
 import { execFileSync } from 'node:child_process'
 import { randomBytes, randomInt } from 'node:crypto'
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { ownDirectory } from './directory.js'
 import { endWith, type Scope } from './wait.js'
 
 export interface TestNetwork {
@@ -22,7 +22,7 @@ export interface TestNetwork {
 }
 
 export function bridge(scope: Scope, name: string): TestNetwork {
-  const directory = mkdtempSync(join(tmpdir(), 'purser-cni-'))
+  const directory = ownDirectory('purser-cni-')
   const interfaceName = `purser${randomBytes(3).toString('hex')}`
   const subnet = `10.${randomInt(200, 250)}.${randomInt(1, 255)}.0/24`
   const addresses = join(directory, 'addresses')

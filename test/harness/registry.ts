@@ -1,8 +1,8 @@
 // A throw-away image registry (Debian's docker-registry) on a free loopback port, and a push of our own images.
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { run } from './ctr.js'
+import { ownDirectory } from './directory.js'
 import { freePort } from './host.js'
 import { type Blob, blobsOf, type Image } from './image.js'
 import { endWith, type Scope, until } from './wait.js'
@@ -17,7 +17,7 @@ export interface Registry {
 }
 
 export async function registry(scope: Scope): Promise<Registry> {
-  const directory = mkdtempSync(join(tmpdir(), 'purser-registry-'))
+  const directory = ownDirectory('purser-registry-')
   const address = `127.0.0.1:${await freePort()}`
   const config = join(directory, 'config.yml')
   writeFileSync(config, configuration(directory, address))
