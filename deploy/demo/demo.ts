@@ -1,256 +1,116 @@
-// npm run demo: the life of one container, seen in its events, while its supervisor is killed under it.
-import { existsSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
-import type { Host } from '../../test/harness/host.js'
-import { busyboxImage } from '../../test/harness/image.js'
-import { listen, type RelayedEvent } from '../../test/harness/jetstream.js'
-import { bridge, type TestNetwork } from '../../test/harness/network.js'
-import { alive, processesOf } from '../../test/harness/process.js'
-import { type Registry, registry } from '../../test/harness/registry.js'
-import { purser } from '../../test/harness/supervisor.js'
-import { endWith, OpenScope, until } from '../../test/harness/wait.js'
-import { EventPrinter, topicOf } from './events.js'
-import { command, fact, output, problem, say, step, title } from './screen.js'
+// `npm run demo`: Purser at work on this machine, explained as it happens, and nothing left of it afterwards.
+import { DeadlineError, OpenScope, pause, until } from '../../test/harness/wait.js'
+import { Feed } from './feed.js'
+import { missing } from './requirements.js'
+import { openStage, type Stage } from './stage.js'
+import { acts, Story } from './story.js'
+import { Telling } from './telling.js'
 
-const startedAt = performance.now()
-const namespace = 'demo'
-const page = 'Hello from a container that Purser runs.'
-const scope = new OpenScope()
-const printer = new EventPrinter()
-const forwarding = '/proc/sys/net/ipv4/ip_forward'
+const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
-async function main(): Promise<void> {
-  process.env.PATH = `${process.env.PATH ?? ''}:/usr/sbin:/sbin`
-  refuseWithoutMeans()
-  const used = new Set<string>()
-  // First, so that they come last: the bridge plugin lets the host forward packets, and runc leaves empty cgroups.
-  const forwardingBefore = readFileSync(forwarding, 'utf8')
-  endWith(scope, () => {
-    for (const path of cgroupsLeft()) rmdirSync(path)
-    if (readFileSync(forwarding, 'utf8') !== forwardingBefore) writeFileSync(forwarding, forwardingBefore)
-  })
-  for (const signal of ['SIGINT', 'SIGTERM'] as const)
-    process.once(signal, () => {
-      say('Interrupted: clearing up.')
-      // Whatever is open is closed on the way out.
-      process.exit(130)
-    })
+/** pino's number for it. */
+const warning = 40
+/** Lines of the log that are shown, whatever they say. */
+const lastWords = 10
 
-  title('Purser in one container’s life')
-  say(
-    `Lines that begin with # are events: its number in Purser’s journal, what happened, and to what. They come from NATS
-     JetStream, where Purser publishes everything that happens as soon as it is safe on disk.`,
-  )
-  let leftovers: () => string[] = () => []
-  try {
-    const network = bridge(scope, 'demo')
-    const host = await startSupervisor(network)
-    const images = await startRegistry()
-    for (const path of [host.directory, images.directory, network.directory]) used.add(path)
-    leftovers = () => [
-      ...host.leftovers(),
-      ...processesOf(images.directory).map(({ pid }) => `process ${pid}`),
-      ...[...used].filter(path => existsSync(path)).map(path => `directory ${path}`),
-      ...cgroupsLeft(),
-    ]
-    await pull(host, images)
-    const container = await runContainer(host)
-    await killSupervisor(host, container)
-    await restartSupervisor(host, container)
-    await execute(host, container)
-    await endContainer(host, container)
-    await account()
-    await host.stop()
-  } finally {
-    printer.flush()
-    step('Clearing up')
-    await scope.close()
+class Interrupted extends Error {
+  constructor(readonly signal: string) {
+    super(`stopped by ${signal}`)
   }
-  report(leftovers())
 }
 
-interface Container {
-  id: string
-  pid: number
-  url: string
+// At once: an act that was interrupted may still be waiting for something.
+process.exit(await main())
+
+/** Answers the exit status: 0, 1 when something failed, 130 when it was interrupted. */
+async function main(): Promise<number> {
+  const complaints = missing()
+  for (const complaint of complaints) console.error(complaint)
+  if (complaints.length > 0) return 1
+
+  const telling = new Telling(acts)
+  const feed = new Feed()
+  const scope = new OpenScope()
+  const stop = new AbortController()
+  const interrupted = interruption(stop)
+  let stage: Stage | undefined
+  let status = 0
+  try {
+    stage = await openStage(scope)
+    introduce(telling, stage)
+    await Promise.race([new Story(stage, feed, telling, stop.signal).play(scope), interrupted])
+  } catch (error) {
+    // Ctrl-C at a terminal ends the commands that run as well, and their failure may be seen first.
+    const cause = await Promise.race([interrupted, pause(200)]).then(
+      () => error,
+      (interruption: unknown) => interruption,
+    )
+    stop.abort()
+    status = cause instanceof Interrupted ? 130 : 1
+    explain(telling, cause, stage)
+  }
+  await feed.close()
+  const isClean = await clear(telling, scope, stage, status === 0)
+  if (!isClean) return 1
+  if (status === 0) telling.say(`All of that took ${telling.seconds()}. README.md says how to run it by hand.`)
+  return status
 }
 
-async function startSupervisor(network: TestNetwork): Promise<Host> {
-  step('A supervisor of its own')
-  const config = `[network]\nconf_dirs = ["${network.confDirectory}"]\n`
-  const host = await purser(scope, { nats: 'embedded', node: 'demo', namespace, config })
-  host.networkInterfaces.push(network.bridge)
-  say(
-    `purserd runs as process ${host.pid} and serves containerd’s API at ${host.address}. Its journal, images and sockets
-     are in that directory too: the machine’s own containers and their supervisors are not touched.`,
+function introduce(telling: Telling, { directory }: Stage): void {
+  telling.title('Purser, in a minute')
+  telling.say(
+    'Purser runs containers as containerd does. Whatever happens is written to a journal before it counts, and goes ' +
+      `out through NATS. This demo starts a supervisor of its own in ${directory}, pulls an image, runs containers, kills ` +
+      'the supervisor under them, starts it again, and removes everything. Ctrl-C at any time removes everything too.',
   )
-  await follow(host, 1)
-  await told('plugins.ready', 6)
-  return host
+  telling.say('')
+  telling.say('Lines with $ are commands; lines with "event" come from NATS, with their number in the journal.')
 }
 
-async function startRegistry(): Promise<Registry> {
-  step('A registry with one small image')
-  const images = await registry(scope)
-  const image = await busyboxImage({
-    layers: [
-      [
-        { kind: 'directory', path: 'www' },
-        { kind: 'file', path: 'www/index.html', text: `${page}\n` },
-      ],
-    ],
+/** Rejects at the first signal that asks to stop; later ones are ignored, since clearing up has begun. */
+function interruption(stop: AbortController): Promise<never> {
+  const promise = new Promise<never>((_, reject) => {
+    const interrupt = (signal: NodeJS.Signals) => {
+      stop.abort()
+      reject(new Interrupted(signal))
+    }
+    for (const signal of signals) process.on(signal, interrupt)
   })
-  const reference = await images.push(image, 'hello')
-  say(`docker-registry listens on ${images.address}. It got busybox with a web page in it, as ${reference}.`)
-  return images
+  promise.catch(() => undefined)
+  return promise
 }
 
-async function pull(host: Host, images: Registry): Promise<void> {
-  step('ctr pulls the image')
-  say(
-    `ctr is containerd’s own client, as Debian ships it; to it, Purser is a containerd. (The flags --address and
-     --namespace, which lead it here, are left out below.)`,
-  )
-  await ctr(host, 'images', 'pull', '--plain-http', `${images.address}/hello:latest`)
-  await told('snapshot.commit', 3)
-}
-
-async function runContainer(host: Host): Promise<Container> {
-  step('A container on a network')
-  say('The label asks Purser for the CNI network of that name. In the container runs a small web server.')
-  const id = host.id('hello')
-  const [image = ''] = (await host.ok('images', 'ls', '-q')).split('\n')
-  await ctr(host, 'run', '--detach', '--label', 'io.purser/network=demo', image, id, 'httpd', '-f', '-h', '/www')
-  const start = await told('tasks.start')
-  const address = /"(\d+\.\d+\.\d+\.\d+)\/\d+"/.exec(JSON.stringify((await told('purser.networks.attached')).data))?.[1]
-  const container = { id, pid: Number(start.data.pid), url: `http://${address}/` }
-  fact(`${container.url} answers: ${await fetchPage(container)}`)
-  return container
-}
-
-async function killSupervisor(host: Host, container: Container): Promise<void> {
-  step('The supervisor is killed')
-  say('kill -9 gives it no chance to prepare. The container is not its child, so it goes on.')
-  command(`kill -9 ${host.pid}`)
-  await host.kill()
-  if (alive(container.pid) === undefined) throw new Error(`the container’s process ${container.pid} died with it`)
-  fact(`process ${container.pid}, the container’s, lives`)
-  fact(`${container.url} answers: ${await fetchPage(container)}`)
-}
-
-async function restartSupervisor(host: Host, container: Container): Promise<void> {
-  step('It comes back and knows everything')
-  say(
-    `It reads its journal, starts its plugins and its NATS server, which went with it, and asks the container’s shim
-     what is true now.`,
-  )
-  const before = performance.now()
-  const known = printer.seen.length
-  await host.start()
-  fact(`a new purserd, process ${host.pid}, serves after ${Math.round(performance.now() - before)} ms`)
-  await follow(host, (printer.seen.at(-1)?.position ?? 0) + 1)
-  await told('purser.plugins.ready', 6, known)
-  const list = await ctr(host, 'tasks', 'ls')
-  if (!new RegExp(`${container.id} +${container.pid} +RUNNING`).test(list))
-    throw new Error('it does not know the container')
-  fact(`the same process as before, ${container.pid}, and it runs`)
-}
-
-async function execute(host: Host, { id }: Container): Promise<void> {
-  step('Another process in the same container')
-  await ctr(host, 'tasks', 'exec', '--exec-id', 'look', id, 'ps')
-  await told('tasks.exit', 1)
-}
-
-async function endContainer(host: Host, { id }: Container): Promise<void> {
-  step('The end')
-  await ctr(host, 'tasks', 'kill', '--signal', 'SIGKILL', id)
-  await told('tasks.exit', 2)
-  await ctr(host, 'tasks', 'rm', id)
-  await ctr(host, 'containers', 'rm', id)
-  await told('containers.delete')
-  say('Status 137 is 128 + 9: ended by signal 9.')
-}
-
-/** Once, in order, without a gap: counted, not claimed. */
-async function account(): Promise<void> {
-  step('What the journal says')
-  const sequences = printer.seen.map(({ sequence }) => sequence)
-  const complete = sequences.every((sequence, index) => sequence === BigInt(index + 1))
-  const text = `${sequences.length} events arrived, across the kill: numbers 1 to ${sequences.at(-1)}`
-  if (!complete) throw new Error(`${text}, with a gap or twice: ${sequences.join(' ')}`)
-  fact(`${text}, each once, in order, none missing`)
-  say(
-    'Those that were not shown are the bookkeeping of blobs and leases, and each wish that is journaled before a deed.',
-  )
-}
-
-function report(left: string[]): void {
-  if (left.length > 0) {
-    for (const line of left) problem(`left behind: ${line}`)
-    process.exitCode = 1
+function explain(telling: Telling, error: unknown, stage: Stage | undefined): void {
+  telling.say('')
+  if (error instanceof Interrupted) {
+    telling.say(`Stopped by ${error.signal}.`)
     return
   }
-  fact('nothing is left: no process, mount, network namespace, network interface, cgroup, socket or file')
-  say(`The demo took ${((performance.now() - startedAt) / 1000).toFixed(1)} s.`)
+  telling.bad(error instanceof Error ? error.message : String(error))
+  const log = stage?.host.log.items ?? []
+  const lines = log.filter(({ level = warning }, index) => level >= warning || index >= log.length - lastWords)
+  if (lines.length === 0) return
+  telling.say("The supervisor's warnings and last words:")
+  for (const line of lines) telling.output(JSON.stringify(line))
 }
 
-/** Runs ctr and shows it as one would type it. */
-async function ctr(host: Host, ...args: string[]): Promise<string> {
-  command(`ctr ${args.join(' ')}`)
-  const text = await host.ok(...args)
-  // The progress of a pull is drawn with escapes for a terminal.
-  const isDrawing = args[1] === 'pull'
-  if (text !== '' && !isDrawing) output(text)
-  return text
+/** Removes everything, and says whether that worked; after a success also whether there was nothing but files to remove. */
+async function clear(telling: Telling, scope: OpenScope, stage: Stage | undefined, succeeded: boolean) {
+  const running = succeeded ? ((await stage?.host.nothingLeft()) ?? []) : []
+  for (const line of running) telling.bad(`left behind by the supervisor, and now removed: ${line}`)
+  await scope.close().catch((error: unknown) => telling.bad(String(error)))
+  const left = await settled(stage)
+  for (const line of left) telling.bad(`still there: ${line}`)
+  const isClean = running.length === 0 && left.length === 0
+  if (isClean) telling.good('Nothing is left: no process, mount, network, cgroup, socket or file of the demo.')
+  return isClean
 }
 
-/** Prints the events from a position in the stream on. */
-async function follow(host: Host, from: number): Promise<void> {
-  const events = await listen(scope, host, from)
-  events.each(arrived => printer.take(arrived))
+/** What has been killed may take a moment to be gone. */
+async function settled(stage: Stage | undefined): Promise<string[]> {
+  if (stage === undefined) return []
+  await until('everything to be gone', () => stage.leftovers().length === 0).catch((error: unknown) => {
+    if (!(error instanceof DeadlineError)) throw error
+  })
+  return stage.leftovers()
 }
-
-/** The n-th event of a topic, once it has arrived. */
-async function told(topic: string, count = 1, from = 0): Promise<RelayedEvent> {
-  const wanted = (arrived: RelayedEvent) => topicOf(arrived) === topic || topicOf(arrived) === `purser.${topic}`
-  const all = () => printer.seen.slice(from).filter(wanted)
-  const event = await until(`event ${topic} in NATS`, () => all()[count - 1], { timeoutMs: 20_000 })
-  printer.flush()
-  return event
-}
-
-async function fetchPage({ url }: Container): Promise<string> {
-  const answer = await until(url, () =>
-    fetch(url, { signal: AbortSignal.timeout(2000) })
-      .then(response => response.text())
-      .catch(() => undefined),
-  )
-  return answer.trim()
-}
-
-/** runc makes a directory for the namespace in each hierarchy, and leaves it. */
-function cgroupsLeft(): string[] {
-  return ['', ...readdirSync('/sys/fs/cgroup')]
-    .map(hierarchy => join('/sys/fs/cgroup', hierarchy, namespace))
-    .filter(path => existsSync(path))
-}
-
-function refuseWithoutMeans(): void {
-  if (process.getuid?.() !== 0) {
-    console.error('The demo needs root, as containers, mounts and networks do. Try: sudo npm run demo')
-    process.exit(1)
-  }
-  const programs = ['ctr', 'containerd-shim-runc-v2', 'runc', 'nats-server', 'docker-registry', 'busybox', 'ip']
-  const paths = (process.env.PATH ?? '').split(':')
-  const missing = programs.filter(program => !paths.some(path => existsSync(join(path, program))))
-  if (!['/usr/lib/cni/bridge', '/opt/cni/bin/bridge'].some(existsSync)) missing.push('the CNI plugins')
-  if (missing.length === 0) return
-  console.error(`Missing: ${missing.join(', ')}. "npm run demo" installs them by itself: run that, or deploy/setup.sh.`)
-  process.exit(1)
-}
-
-main().catch((error: unknown) => {
-  problem(error instanceof Error ? error.message : String(error))
-  process.exitCode = 1
-})
