@@ -174,9 +174,9 @@ t.test('labels of a container are set and cleared', async t => {
 t.test('namespaces do not see each other', async t => {
   const id = host.id('spaces')
   await host.ok('containers', 'create', image, id)
-  t.same(table(await host.ok('-n', 'other', 'containers', 'ls')), [])
-  t.match((await host.ctr('-n', 'other', 'containers', 'info', id)).stderr, /not found/)
-  t.same(table(await host.ok('-n', 'other', 'images', 'ls')), [])
+  t.same(table(await host.ok('--namespace', 'other', 'containers', 'ls')), [])
+  t.match((await host.ctr('--namespace', 'other', 'containers', 'info', id)).stderr, /not found/)
+  t.same(table(await host.ok('--namespace', 'other', 'images', 'ls')), [])
   await host.ok('containers', 'rm', id)
 })
 
