@@ -1,5 +1,15 @@
 // Owner, mode, times and extended attributes of what is already there, set without following a symlink.
-import { chmodSync, closeSync, constants, fchmodSync, fchownSync, fstatSync, lchownSync, openSync } from 'node:fs'
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  fchmodSync,
+  fchownSync,
+  fstatSync,
+  futimesSync,
+  lchownSync,
+  openSync,
+} from 'node:fs'
 import { getXattr, listXattrs, type Path, SystemCallError, setTimes, setXattr } from '../../kit/linux.js'
 import { LayerError, shown } from './errors.js'
 import { at } from './names.js'
@@ -32,12 +42,25 @@ export function setAttributesAt(directory: number, name: string, attributes: Att
 }
 
 /** Out of range is 1970 and the access is not before the change, as in containerd. */
-export function setAttributeTimes(path: Path, { mtimeNs, atimeNs }: Pick<Attributes, 'mtimeNs' | 'atimeNs'>): void {
-  setTimes(path, bounded(atimeNs > mtimeNs ? atimeNs : mtimeNs), bounded(mtimeNs))
+export function setAttributeTimes(path: Path, times: Pick<Attributes, 'mtimeNs' | 'atimeNs'>): void {
+  const { accessNs, modifyNs } = bounded(times)
+  setTimes(path, accessNs, modifyNs)
 }
 
+/** The same for an open file. Most layers have whole seconds, which Node's own call sets exactly and much faster. */
+export function setOpenTimes(fd: number, path: Path, times: Pick<Attributes, 'mtimeNs' | 'atimeNs'>): void {
+  const { accessNs, modifyNs } = bounded(times)
+  if (accessNs % second !== 0n || modifyNs % second !== 0n) setTimes(path, accessNs, modifyNs)
+  else futimesSync(fd, Number(accessNs / second), Number(modifyNs / second))
+}
+
+const second = 1_000_000_000n
 const timeMaxNs = 2n ** 63n - 1n
-const bounded = (ns: bigint) => (ns < 0n || ns > timeMaxNs ? 0n : ns)
+
+function bounded({ mtimeNs, atimeNs }: Pick<Attributes, 'mtimeNs' | 'atimeNs'>) {
+  const inRange = (ns: bigint) => (ns < 0n || ns > timeMaxNs ? 0n : ns)
+  return { accessNs: inRange(atimeNs > mtimeNs ? atimeNs : mtimeNs), modifyNs: inRange(mtimeNs) }
+}
 
 export type Warn = (message: string) => void
 

@@ -3,7 +3,7 @@ import { createHash, type Hash } from 'node:crypto'
 import { type FileHandle, open } from 'node:fs/promises'
 import { LayerError } from './errors.js'
 
-const readChunk = 1 << 20
+const readChunk = 1 << 18
 
 export class BlobReader {
   readonly #file: FileHandle

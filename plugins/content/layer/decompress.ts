@@ -18,8 +18,8 @@ const zstdMagic = 0xfd2f_b528
 
 /** Output waits in here while the unpacking of earlier output has the thread; that lets both go on at once. */
 const gunzipOptions: ZlibOptions & { readableHighWaterMark: number } = {
-  chunkSize: 1 << 20,
-  readableHighWaterMark: 4 << 20,
+  chunkSize: 1 << 18,
+  readableHighWaterMark: 1 << 20,
 }
 
 export function gunzip(): Gunzip {

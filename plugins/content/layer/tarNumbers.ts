@@ -15,12 +15,19 @@ export function number(block: Buffer, offset: number, length: number, what: stri
 }
 
 function octal(block: Buffer, offset: number, length: number): number {
-  const digits = block.toString('latin1', offset, offset + length).replace(/^[ \0]+/, '')
-  const end = digits.search(/[ \0]/)
-  const trimmed = end < 0 ? digits : digits.slice(0, end)
-  if (trimmed === '') return 0
-  return /^[0-7]+$/.test(trimmed) ? Number.parseInt(trimmed, 8) : Number.NaN
+  const end = offset + length
+  let at = offset
+  while (at < end && isBlank(block[at])) at++
+  let value = 0
+  for (; at < end && !isBlank(block[at]); at++) {
+    const digit = (block[at] ?? 0) - 0x30
+    if (digit < 0 || digit > 7) return Number.NaN
+    value = value * 8 + digit
+  }
+  return value
 }
+
+const isBlank = (byte: number | undefined) => byte === 0 || byte === 0x20
 
 /** Two's complement; the flag is the top bit, the sign the one below. */
 function base256(block: Buffer, offset: number, length: number): number {

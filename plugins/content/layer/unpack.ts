@@ -1,7 +1,7 @@
 // Makes the entries of a layer below a root, each as the tar has it, whatever stood there before.
 import { closeSync, constants, ftruncateSync, linkSync, mkdirSync, openSync, symlinkSync, writeSync } from 'node:fs'
 import { FileType, makeDevice, mknod } from '../../kit/linux.js'
-import { setAttributesAt, setAttributeTimes, setOpenAttributes } from './attributes.js'
+import { setAttributesAt, setAttributeTimes, setOpenAttributes, setOpenTimes } from './attributes.js'
 import { exhausted, invalid, LayerError, shown, systemFailure } from './errors.js'
 import type { LayerLimits } from './limits.js'
 import { at, partsOf, splitTarget, toPath } from './names.js'
@@ -83,7 +83,7 @@ export class Unpacker implements TarSink {
       const path = at(directory.fd, name)
       if (end < entry.size) ftruncateSync(fd, entry.size) // ends with a hole
       setOpenAttributes(fd, path, entry, this.#warn)
-      setAttributeTimes(path, entry)
+      setOpenTimes(fd, path, entry)
     })
     this.#file = undefined
     closeSync(fd)

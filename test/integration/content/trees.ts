@@ -1,9 +1,11 @@
 // Directory trees as a test compares them: everything that a layer can carry, path by path.
 import { createHash } from 'node:crypto'
 import {
+  closeSync,
   lstatSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   readFileSync,
   readlinkSync,
@@ -101,7 +103,6 @@ export async function applyBytes(bytes: Buffer, options: ApplyOptions): Promise<
 export async function packBytes(scope: Scope, job: Partial<PackJob> & Pick<PackJob, 'source'>) {
   const path = join(scratch(scope), 'layer')
   writeFileSync(path, '')
-  const { openSync, closeSync } = await import('node:fs')
   const output = openSync(path, 'r+')
   try {
     const defaults = { kind: 'pack', compression: 'none', epochNs: undefined, zstd: '/usr/bin/zstd' } as const
