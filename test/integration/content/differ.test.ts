@@ -186,7 +186,7 @@ t.test('a call that is cancelled stops at its next entry, and the store answers 
     return { cancel: () => call.cancel(), ended: () => ended.first('the end of the call', () => true) }
   })
   const made = () => roots.map(root => readdirSync(root).length)
-  await until('the first files of two', () => made().filter(count => count > 0).length === 2, { timeoutMs: 30_000 })
+  await until('the first files of two', () => made().filter(count => count > 0).length === 2, { timeoutMs: 60_000 })
   t.match(await host.rpc.call(ContentService.info, { digest }), { info: { digest } })
   t.equal(made()[2], 0, 'the third waits for a worker')
   for (const { cancel } of calls) cancel()
