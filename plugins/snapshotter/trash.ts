@@ -38,7 +38,10 @@ export class Trash {
     clearTimeout(this.#timer)
     this.#timer = undefined
     await this.#emptying?.catch(() => {})
-    this.#emptying ??= this.#removeAll()
+    // Cleared from outside: with nothing to remove, it is over before its promise is known here.
+    this.#emptying ??= this.#removeAll().finally(() => {
+      this.#emptying = undefined
+    })
     await this.#emptying
   }
 
@@ -61,20 +64,16 @@ export class Trash {
   }
 
   async #removeAll(): Promise<void> {
-    try {
-      for (;;) {
-        const names = readdirSync(this.#path).slice(0, atOnce)
-        if (names.length === 0 || this.#stop.aborted) return
-        const full: string[] = []
-        for (const name of names) {
-          const directory = `${this.#path}/${name}`
-          if (!(await removeNearlyEmpty(directory))) full.push(directory)
-        }
-        // A program of its own: an image's 100 000 files would keep this process's few threads busy for seconds.
-        if (full.length > 0) await runCommand('rm', ['-rf', '--one-file-system', '--', ...full], this.#stop)
+    for (;;) {
+      const names = readdirSync(this.#path).slice(0, atOnce)
+      if (names.length === 0 || this.#stop.aborted) return
+      const full: string[] = []
+      for (const name of names) {
+        const directory = `${this.#path}/${name}`
+        if (!(await removeNearlyEmpty(directory))) full.push(directory)
       }
-    } finally {
-      this.#emptying = undefined
+      // A program of its own: an image's 100 000 files would keep this process's few threads busy for seconds.
+      if (full.length > 0) await runCommand('rm', ['-rf', '--one-file-system', '--', ...full], this.#stop)
     }
   }
 }
