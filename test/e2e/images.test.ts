@@ -249,15 +249,4 @@ t.test('an archive that lies about a blob is found out when it is unpacked', asy
   await host.ok('images', 'rm', lying.name)
 })
 
-t.test('removing the last image frees its content and snapshots', async t => {
-  t.ok(table(await host.ok('content', 'ls')).length > 0)
-  const names = (await host.ok('images', 'ls', '-q')).split('\n')
-  await host.ok('images', 'rm', '--sync', ...names)
-  t.same(table(await host.ok('content', 'ls')), [])
-  t.same(table(await host.ok('snapshots', 'ls')), [])
-  t.same(table(await host.ok('snapshots', '--snapshotter', 'native', 'ls')), [])
-  const blobs = join(host.root, host.kind === 'purserd' ? 'content' : 'io.containerd.content.v1.content', 'blobs')
-  t.equal((await run('find', [blobs, '-type', 'f']).end()).stdout, '', 'no file is left in the store')
-})
-
 const file = (path: string, text: string): Entry => ({ kind: 'file', path, text })

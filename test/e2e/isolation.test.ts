@@ -18,7 +18,9 @@ t.test('two supervisors run containers of the same id without noticing each othe
   const id = one.id('same')
   for (const host of [one, two]) {
     await host.load()
-    await host.ok('run', '-d', '--env', `DIR=${host.directory}`, busyboxName, id, 'sleep', '60')
+    // The cgroup is the client's to choose, and ctr's choice depends on the id alone: `rm --force` signals all in it.
+    const cgroup = `/default/${id}${host === one ? '.one' : '.two'}`
+    await host.ok('run', '-d', '--cgroup', cgroup, '--env', `DIR=${host.directory}`, busyboxName, id, 'sleep', '60')
   }
   t.not(await pidOf(one, id), await pidOf(two, id))
   for (const host of [one, two])

@@ -1,13 +1,16 @@
 // A supervisor that dies at any moment and comes back: containers go on, and what happened meanwhile is told once.
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { ListTasksRequest, TasksService } from '../../proto/gen/containerd/services/tasks/v1/tasks.js'
+import type { EventLog } from '../harness/events.js'
 import { exitsOf } from '../harness/history.js'
 import type { Host } from '../harness/host.js'
 import { busyboxName } from '../harness/image.js'
-import { alive, gone, type ProcessEntry, processes, signal } from '../harness/process.js'
+import { alive, gone, type ProcessEntry, processes, processesOf, signal } from '../harness/process.js'
 import { purserOnly, supervisor } from '../harness/supervisor.js'
 import { table } from '../harness/table.js'
-import { pause, until } from '../harness/wait.js'
+import { until } from '../harness/wait.js'
 
 const host = await supervisor(t, { nats: 'embedded' })
 await host.load()
@@ -25,6 +28,10 @@ async function taskOf(id: string) {
   const row = table(await host.ok('tasks', 'ls')).find(({ TASK }) => TASK === id)
   return row && { pid: Number(row.PID), status: row.STATUS }
 }
+
+const bundleOf = (id: string) => join(host.state, 'bundles', 'default', id)
+const shimOf = (id: string) =>
+  processes().find(({ command }) => command.includes(id) && command[0]?.includes('containerd-shim'))
 
 const stopped = (id: string) => until(`${id} to stop`, async () => (await taskOf(id))?.status === 'STOPPED')
 
@@ -137,7 +144,7 @@ for (const when of ['while the supervisor runs', 'while the supervisor is down']
   t.test(`a shim that is killed ${when} takes its container with it, and that is told once`, async t => {
     const id = host.id('shim')
     const init = await detached(id, 'exec sleep 60')
-    const shim = processes().find(({ command }) => command.includes(id) && command[0]?.includes('containerd-shim'))
+    const shim = shimOf(id)
     if (shim === undefined) throw new Error('there is no shim')
     if (when === 'while the supervisor is down') await host.kill()
     signal(shim, 'SIGKILL')
@@ -178,22 +185,36 @@ t.test('everything that was stored is there again', async t => {
   await host.ok('namespaces', 'rm', 'kept')
 })
 
+/** The moments of a run at which the supervisor is killed: what has just happened. */
+const moments: [string, (id: string, events: EventLog) => Promise<unknown>][] = [
+  ['its snapshot is prepared', (id, events) => events.first('/snapshot/prepare', ({ event }) => event.key === id)],
+  ['the container is created', (id, events) => events.first('/containers/create', ({ event }) => event.id === id)],
+  ['its bundle is being made', id => until('a bundle', () => existsSync(bundleOf(id)), { intervalMs: 1 })],
+  ['its shim has started', id => until('a shim', () => shimOf(id), { intervalMs: 1 })],
+  ...['create', 'start', 'exit', 'delete'].map((verb): (typeof moments)[number] => [
+    `/tasks/${verb} is told`,
+    (id, events) => events.first(`/tasks/${verb}`, ({ event }) => event.container_id === id),
+  ]),
+]
+
 // containerd 1.6 leaves shims and cgroups of which it knows nothing.
-t.test('killed at any moment of a run, it leaves nothing that cannot be removed', { skip: purserOnly }, async t => {
-  for (const afterMs of [15, 40, 65, 90, 120, 160, 220]) {
+for (const [moment, comes] of moments)
+  t.test(`killed when ${moment}, it leaves nothing that cannot be removed`, { skip: purserOnly }, async t => {
     const id = host.id('any')
+    const events = await host.events()
     const running = host.ctrSpawn('run', '--rm', busyboxName, id, 'true')
-    await pause(afterMs)
+    await comes(id, events)
     await host.kill()
     await running.end()
     await host.start()
     await host.ctr('tasks', 'rm', '--force', id)
     await host.ctr('containers', 'rm', id)
-    t.notOk((await host.ok('tasks', 'ls')).includes(id), `after ${afterMs} ms: no task`)
-    t.notOk((await host.ok('containers', 'ls')).includes(id), `after ${afterMs} ms: no container`)
+    t.notOk((await host.ok('tasks', 'ls')).includes(id), 'no task')
+    t.notOk((await host.ok('containers', 'ls')).includes(id), 'no container')
     t.match(await host.ctr('run', '--rm', busyboxName, id, 'echo', 'again'), { stdout: 'again\n', code: 0 })
-  }
-})
+    t.same(processesOf(bundleOf(id)), [])
+    t.equal(shimOf(id), undefined, 'no shim')
+  })
 
 t.test('restarts add up to nothing: the same pid after ten, and nothing left at the end', async t => {
   const id = host.id('ten')
