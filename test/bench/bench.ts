@@ -9,10 +9,11 @@ import { measureImport } from './import.js'
 import { measureLatency } from './latency.js'
 import { describeMachine, isBusy, type Machine } from './machine.js'
 import { measureMemory, readIdle } from './memory.js'
+import { measureRecovery } from './recovery.js'
 import { type Outcome, show } from './report.js'
 import { measureThroughput } from './throughput.js'
 
-const measurements = ['latency', 'throughput', 'import', 'memory'] as const
+const measurements = ['latency', 'throughput', 'import', 'memory', 'recovery'] as const
 type Measurement = (typeof measurements)[number]
 
 interface Flags {
@@ -69,6 +70,7 @@ async function measure(contest: Contest, only: Measurement[]): Promise<Partial<R
     throughput: () => measureThroughput(contest),
     import: () => measureImport(contest),
     memory: () => measureMemory(contest, idle),
+    recovery: () => measureRecovery(contest),
   }
   const results: Partial<Record<Measurement, unknown>> = {}
   for (const name of measurements.filter(each => only.includes(each))) {

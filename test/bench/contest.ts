@@ -64,3 +64,18 @@ export async function timedCtr(host: Host, ...words: string[]): Promise<number> 
 export function runTrue(host: Host, image: string): Promise<number> {
   return timedCtr(host, 'run', '--rm', image, host.id('bench'), 'true')
 }
+
+/** Starts containers that stay, and answers their ids. */
+export async function startContainers(host: Host, image: string, count: number): Promise<string[]> {
+  const ids = Array.from({ length: count }, () => host.id('resident'))
+  for (const id of ids) await timedCtr(host, 'run', '--detach', image, id, 'sleep', '3600')
+  return ids
+}
+
+export async function removeContainers(host: Host, ids: string[]): Promise<void> {
+  for (const id of ids) {
+    // ctr complains, and fails, when what it removes was running: SIGKILL is no clean end.
+    await host.ctr('tasks', 'rm', '--force', id)
+    await timedCtr(host, 'containers', 'rm', id)
+  }
+}

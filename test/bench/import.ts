@@ -9,7 +9,7 @@ import { table } from '../harness/table.js'
 import { until } from '../harness/wait.js'
 import { type Contest, type Name, names, takeTurns, timedCtr } from './contest.js'
 import { largeLayers } from './largeImage.js'
-import { readPages, whereTimeGoes } from './phases.js'
+import { type Spans, whereTimeGoes } from './phases.js'
 import { comparison, type Outcome, summaryOf } from './report.js'
 
 /** Of its own, so that all of it can be removed and the small image stays. */
@@ -17,6 +17,8 @@ const namespace = 'bench-import'
 const name = 'docker.io/library/large:bench'
 /** An import takes as long as many runs: this many of those are worth one. */
 const runsPerImport = 2
+/** What may have come meanwhile: files of the journal, of the stream. */
+const filesMore = 20
 
 export async function measureImport(contest: Contest): Promise<Outcome> {
   const { hosts } = contest
@@ -28,21 +30,23 @@ export async function measureImport(contest: Contest): Promise<Outcome> {
   const filesBefore: Record<Name, number> = { purser: 0, containerd: 0 }
   for (const each of names) filesBefore[each] = await filesBelow(hosts[each].root)
 
-  let before = await readPages(hosts)
+  const spans: Spans = { purser: [], containerd: [] }
   const ms = await takeTurns(
     { hosts, runs, warmUps },
     async (host, which) => {
       // What the other's turn has left to be written belongs to no one's time.
       await run('sync', []).end()
+      const before = await host.metrics()
       const took = await timedCtr(host, '--namespace', namespace, 'images', 'import', archive)
+      spans[which].push({ before, after: await host.metrics() })
       await removeAll(host, filesBefore[which])
       return took
     },
     async () => {
-      before = await readPages(hosts)
+      for (const each of names) spans[each] = []
     },
   )
-  const phases = whereTimeGoes(before, await readPages(hosts), runs, 'import')
+  const phases = whereTimeGoes(spans, runs, 'import')
   rmSync(archive)
   return {
     tables: [
@@ -70,10 +74,15 @@ async function removeAll(host: Host, filesBefore: number): Promise<void> {
   for (const key of childrenFirst(table(await ask('snapshots', 'ls')))) await ask('snapshots', 'rm', key)
   const digests = (await ask('content', 'ls', '--quiet')).split('\n').filter(Boolean)
   if (digests.length > 0) await ask('content', 'rm', ...digests)
-  const slack = 20
-  await until('the files of an image to be removed', async () => (await filesBelow(host.root)) < filesBefore + slack, {
+  let files = 0
+  const isGone = async () => {
+    files = await filesBelow(host.root)
+    return files < filesBefore + filesMore
+  }
+  await until(`${host.kind} to remove the files of an image`, isGone, {
     timeoutMs: 60_000,
     intervalMs: 100,
+    detail: () => `: ${files} are there, ${filesBefore} were`,
   })
 }
 

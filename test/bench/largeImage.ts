@@ -4,9 +4,11 @@ import type { Entry } from '../harness/image.js'
 const layers = 4
 /** Bytes of one layer, before compression. */
 const layerBytes = 25_000_000
+/** The first file of each layer. */
+const largestBytes = 5_000_000
 const filesPerDirectory = 50
-/** What is in a root file system: many small files, a few large ones. Bytes, taken in turn. */
-const sizes = [300, 700, 1_500, 4_000, 4_000, 9_000, 12_000, 30_000, 60_000, 250_000, 1_500_000]
+/** Of files, taken in turn: what is in a root file system, many small ones and a few large. */
+const sizes = [300, 700, 1_500, 2_500, 4_000, 4_000, 6_000, 9_000, 12_000, 20_000, 30_000, 60_000, 120_000]
 
 /** The same bytes each time. */
 export function largeLayers(): Entry[][] {
@@ -20,7 +22,7 @@ function entriesOf(layer: number, random: () => number): Entry[] {
   for (let index = 0; bytes < layerBytes; index++) {
     const directory = `layer${layer}/d${Math.floor(index / filesPerDirectory)}`
     if (index % filesPerDirectory === 0) entries.push({ kind: 'directory', path: directory })
-    const size = sizes[index % sizes.length] ?? 0
+    const size = index === 0 ? largestBytes : (sizes[index % sizes.length] ?? 0)
     entries.push({ kind: 'file', path: `${directory}/f${index}`, text: contentOf(size, random) })
     bytes += size
   }

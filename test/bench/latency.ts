@@ -1,12 +1,12 @@
 // `ctr run --rm`, one at a time: how long it takes, what it costs each daemon, and where the time goes.
 import { type Contest, type Name, names, runTrue, takeTurns } from './contest.js'
 import { type Processor, processorByPart } from './daemons.js'
-import { type Pages, readPages, whereTimeGoes } from './phases.js'
+import { type Spans, whereTimeGoes } from './phases.js'
 import { type Cell, comparison, type Outcome, summaryOf, type Table } from './report.js'
 import { sum } from './statistics.js'
 
 interface Readings {
-  pages: Pages
+  pages: Record<Name, string>
   processor: Record<Name, Record<string, Processor>>
 }
 
@@ -21,7 +21,9 @@ export async function measureLatency(contest: Contest): Promise<Outcome> {
   )
   const after = await read(contest)
   const processor = perRun(before, after, contest.runs)
-  const phases = whereTimeGoes(before.pages, after.pages, contest.runs, 'run')
+  const span = (name: Name) => [{ before: before.pages[name], after: after.pages[name] }]
+  const spans: Spans = { purser: span('purser'), containerd: span('containerd') }
+  const phases = whereTimeGoes(spans, contest.runs, 'run')
   return {
     tables: [
       comparison('Start latency: ctr run --rm IMAGE id true, one at a time, in ms', ms),
@@ -37,7 +39,8 @@ async function read({ hosts }: Contest): Promise<Readings> {
     purser: processorByPart(hosts.purser),
     containerd: processorByPart(hosts.containerd),
   }
-  return { pages: await readPages(hosts), processor }
+  const pages = { purser: await hosts.purser.metrics(), containerd: await hosts.containerd.metrics() }
+  return { pages, processor }
 }
 
 function perRun(before: Readings, after: Readings, runs: number): Readings['processor'] {

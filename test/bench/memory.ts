@@ -2,7 +2,7 @@
 import type { Host } from '../harness/host.js'
 import { memoryOf } from '../harness/process.js'
 import { pause } from '../harness/wait.js'
-import { type Contest, type Name, names, timedCtr } from './contest.js'
+import { type Contest, type Name, names, removeContainers, startContainers } from './contest.js'
 import { add, type Memory, memoryByPart, shimsOf } from './daemons.js'
 import type { Cell, Outcome, Table } from './report.js'
 
@@ -39,16 +39,11 @@ export async function measureMemory(contest: Contest, idle: Record<Name, Parts>)
 }
 
 async function withContainers(host: Host, image: string): Promise<Running> {
-  const ids = Array.from({ length: containers }, () => host.id('resident'))
   const before = memoryByPart(host)
-  for (const id of ids) await timedCtr(host, 'run', '--detach', image, id, 'sleep', '3600')
+  const ids = await startContainers(host, image, containers)
   await pause(settleMs)
   const result = { before, during: memoryByPart(host), shims: shimsOf(host).map(({ pid }) => memoryOf(pid)) }
-  for (const id of ids) {
-    // ctr complains, and fails, when what it removes was running: SIGKILL is no clean end.
-    await host.ctr('tasks', 'rm', '--force', id)
-    await timedCtr(host, 'containers', 'rm', id)
-  }
+  await removeContainers(host, ids)
   return result
 }
 
@@ -72,6 +67,7 @@ function daemonTable(idle: Record<Name, Parts>, after: Record<Name, Parts>, runn
     title: `Memory of the daemons in MiB: fresh, after all the work above, and with ${containers} containers running`,
     head: ['', 'fresh: RSS', 'PSS', 'after work: RSS', 'PSS', 'with containers: RSS', 'PSS'],
     rows,
+    note: 'The bench is a node program too, and in PSS it bears a share of the pages of node itself.',
   }
 }
 

@@ -1,40 +1,36 @@
-// Where the time goes, as the servers count it themselves: from the difference between two of their metrics pages.
-import type { Host } from '../harness/host.js'
+// Where the time goes, as the servers count it themselves: from the difference between their metrics pages.
 import type { Name } from './contest.js'
-import { added, type Timing, value } from './prometheus.js'
+import { added, grown, type Span, type Timing } from './prometheus.js'
 import type { Cell, Table } from './report.js'
 import { sum } from './statistics.js'
 
-export type Pages = Record<Name, string>
+/** Around what was measured. */
+export type Spans = Record<Name, Span[]>
 
 /** Rows of a table; the rest is added up in one. */
 const rowsMax = 16
 /** They wait for something else on purpose. */
 const waiting = /\/(Wait|Subscribe|Watch)$/
 
-export async function readPages(hosts: Record<Name, Host>): Promise<Pages> {
-  return { purser: await hosts.purser.metrics(), containerd: await hosts.containerd.metrics() }
-}
-
 /** `unit` is what `runs` counts: a run, an import. */
-export function whereTimeGoes(before: Pages, after: Pages, runs: number, unit: string): Table[] {
+export function whereTimeGoes(spans: Spans, runs: number, unit: string): Table[] {
   const ofPurser = (histogram: string, nameOf: (labels: Record<string, string>) => string) =>
-    added(before.purser, after.purser, `purser_${histogram}_duration_seconds`, nameOf)
+    added(spans.purser, `purser_${histogram}_duration_seconds`, nameOf)
   const phases = ofPurser('task_phase', ({ phase = '' }) => phase)
   const plugins = ofPurser('plugin_call', ({ kind, id, method }) => `${kind} ${id}: ${method}`)
   return [
-    callTable(before, after, runs, unit),
+    callTable(spans, runs, unit),
     ...(phases.size > 0 ? [timingTable(`Purser's own phases of a task, for one ${unit}`, phases, runs)] : []),
     timingTable(`Purser's calls to plugins, for one ${unit}`, plugins, runs),
-    journalTable(before, after, runs, unit),
+    journalTable(spans.purser, runs, unit),
   ]
 }
 
-function callTable(before: Pages, after: Pages, runs: number, unit: string): Table {
-  const ours = added(before.purser, after.purser, 'purser_grpc_request_duration_seconds', ({ service, method }) =>
+function callTable(spans: Spans, runs: number, unit: string): Table {
+  const ours = added(spans.purser, 'purser_grpc_request_duration_seconds', ({ service, method }) =>
     callName(service, method),
   )
-  const theirs = added(before.containerd, after.containerd, 'grpc_server_handling_seconds', labels =>
+  const theirs = added(spans.containerd, 'grpc_server_handling_seconds', labels =>
     callName(labels.grpc_service, labels.grpc_method),
   )
   const methods = [...new Set([...ours.keys(), ...theirs.keys()])].sort(
@@ -79,17 +75,16 @@ function timingTable(title: string, timings: Map<string, Timing>, runs: number):
   }
 }
 
-function journalTable(before: Pages, after: Pages, runs: number, unit: string): Table {
-  const flushes = added(before.purser, after.purser, 'purser_journal_flush_duration_seconds', () => 'flush')
+function journalTable(spans: Span[], runs: number, unit: string): Table {
+  const flushes = added(spans, 'purser_journal_flush_duration_seconds', () => 'flush')
   const { count, seconds: all } = total(flushes, ['flush'])
-  const grown = (counter: string) => (value(after.purser, counter) - value(before.purser, counter)) / runs
   return {
     title: `Purser's journal, for one ${unit}`,
     head: ['events', 'bytes', 'flushes', 'ms for a flush', 'ms for all'],
     rows: [
       [
-        grown('purser_journal_appends_total').toFixed(1),
-        grown('purser_journal_appended_bytes_total'),
+        (grown(spans, 'purser_journal_appends_total') / runs).toFixed(1),
+        grown(spans, 'purser_journal_appended_bytes_total') / runs,
         count / runs,
         (all / count) * 1000,
         (all / runs) * 1000,

@@ -20,10 +20,15 @@ export function timings(page: string, histogram: string): LabelledTiming[] {
   return [...series.values()]
 }
 
-/** What was added between two pages, with the series gathered by a name that their labels give; '' drops one. */
+/** A metrics page before something, and the same page after it. */
+export interface Span {
+  before: string
+  after: string
+}
+
+/** What was added in all spans, with the series gathered by a name that their labels give; '' drops one. */
 export function added(
-  before: string,
-  after: string,
+  spans: readonly Span[],
   histogram: string,
   nameOf: (labels: Record<string, string>) => string,
 ): Map<string, Timing> {
@@ -31,18 +36,21 @@ export function added(
   const gather = (page: string, sign: 1 | -1) => {
     for (const { labels, count, seconds } of timings(page, histogram)) {
       const name = nameOf(labels)
-      const { count: counted, seconds: measured } = total.get(name) ?? { count: 0, seconds: 0 }
-      if (name !== '') total.set(name, { count: counted + sign * count, seconds: measured + sign * seconds })
+      const sum = total.get(name) ?? { count: 0, seconds: 0 }
+      if (name !== '') total.set(name, { count: sum.count + sign * count, seconds: sum.seconds + sign * seconds })
     }
   }
-  gather(after, 1)
-  gather(before, -1)
+  for (const { before, after } of spans) {
+    gather(after, 1)
+    gather(before, -1)
+  }
   return new Map([...total].filter(([, { count }]) => count > 0))
 }
 
-/** A counter or gauge without labels; NaN when it is absent. */
-export function value(page: string, name: string): number {
-  return Number(new RegExp(`^${name} (\\S+)$`, 'm').exec(page)?.[1])
+/** What a counter without labels has grown by in all spans; NaN when it is absent. */
+export function grown(spans: readonly Span[], counter: string): number {
+  const value = (page: string) => Number(new RegExp(`^${counter} (\\S+)$`, 'm').exec(page)?.[1])
+  return spans.reduce((total, { before, after }) => total + value(after) - value(before), 0)
 }
 
 function labelsOf(text: string): Record<string, string> {
