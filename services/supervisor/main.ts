@@ -8,6 +8,8 @@ import { revision, version } from './version.js'
 /** EX_USAGE and EX_SOFTWARE of sysexits(3): a service manager can tell a wrong command line from a fault. */
 const exitUsage = 64
 const exitFault = 70
+/** A plugin that cannot open (overlayfs on a file system without it) must not keep the others from serving. */
+const pluginPatienceMs = 5_000
 /** A stop waits that long for calls under way; the containers go on in any case. */
 const stopPatienceMs = 30_000
 
@@ -29,6 +31,8 @@ async function main(): Promise<void> {
 
   try {
     const supervisor = await openSupervisor(settings, log)
+    // Calls are taken by now, and wait for the plugin that they need.
+    if (settings.pluginHost) for (const problem of await supervisor.pluginsReady(pluginPatienceMs)) log.warn(problem)
     notifyServiceManager(`READY=1\nSTATUS=serving ${settings.address}`)
     log.info({ address: settings.address, pid: process.pid, version }, 'serving')
     await aborted(stopping.signal)

@@ -14,6 +14,7 @@ import { Busy, performer } from './effects/perform.js'
 import { NetworkRecovery } from './effects/recovery/networks.js'
 import { TaskRecovery } from './effects/recovery/tasks.js'
 import { Snapshots } from './effects/snapshots.js'
+import { messageOf } from './effects/supervisor.js'
 import { Tasks } from './effects/tasks.js'
 import { openFileJournal } from './journal/fileLog.js'
 import type { Journal } from './journal/journal.js'
@@ -32,6 +33,8 @@ import { Store } from './state/store.js'
 import { version } from './version.js'
 
 export interface Supervisor {
+  /** Resolves when the bundled plugins serve; answers what is wrong with those that did not come in time. */
+  pluginsReady(withinMs: number): Promise<string[]>
   /** Containers go on. What is under way is finished first, within bounds. */
   close(): Promise<void>
 }
@@ -47,17 +50,17 @@ export async function openSupervisor(settings: Settings, log: Logger): Promise<S
     for (const step of closers.reverse()) await step()
   }
   try {
-    await open(settings, log, opened)
+    const directory = await open(settings, log, opened)
+    return { close, pluginsReady: withinMs => awaitPlugins(directory, withinMs) }
   } catch (error) {
     await close()
     throw error
   }
-  return { close }
 }
 
 type Opened = <T>(thing: T, close: (thing: T) => Promise<void> | void) => T
 
-async function open(settings: Settings, log: Logger, opened: Opened): Promise<void> {
+async function open(settings: Settings, log: Logger, opened: Opened): Promise<PluginDirectory> {
   const { root, state } = settings
   await mkdir(root, { recursive: true, mode: 0o700 })
   await mkdir(state, { recursive: true, mode: 0o700 })
@@ -122,6 +125,12 @@ async function open(settings: Settings, log: Logger, opened: Opened): Promise<vo
   })
   opened(api, api => api.close())
   metrics.watch({ directory, relay })
+  return directory
+}
+
+async function awaitPlugins(directory: PluginDirectory, waitMs: number): Promise<string[]> {
+  const found = await Promise.allSettled(bundledPlugins.map(({ kind, id }) => directory.find(kind, id, { waitMs })))
+  return found.filter(result => result.status === 'rejected').map(({ reason }) => messageOf(reason))
 }
 
 async function openJournal({ root, node, journal }: Settings, log: Logger): Promise<Journal> {

@@ -112,10 +112,9 @@ export class IngestWriter {
       if (this.#total > 0n && this.#total !== this.#offset)
         throw failedPrecondition(`unexpected commit size ${this.#offset}, expected ${this.#total}`)
       const digest = await this.#digestFor(this.#expected)
-      if (this.#expected && this.#expected !== digest) {
-        await this.#remove() // these bytes are wrong, and would be again for whoever resumes them
+      // The wrong bytes stay until they are aborted or written over from 0, as clients expect of containerd.
+      if (this.#expected && this.#expected !== digest)
         throw failedPrecondition(`unexpected commit digest ${digest}, expected ${this.#expected}`)
-      }
       await this.#publish(digest)
       return digest
     } finally {

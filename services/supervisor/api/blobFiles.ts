@@ -1,7 +1,7 @@
 // Reads blobs straight from the store's files: they never change, so nobody has to be asked. Small ones are kept.
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
-import { Code, outOfRange, StatusError, unavailable } from '../../../plugins/kit/errors.js'
+import { Code, outOfRange, StatusError } from '../../../plugins/kit/errors.js'
 import type { ReadContentResponse } from '../../../proto/gen/containerd/services/content/v1/content.js'
 
 export interface BlobRange {
@@ -22,8 +22,8 @@ export class BlobFiles {
   private readonly small = new Map<string, Buffer>()
   private held = 0
 
-  /** `root` answers the store's directory as the content plugin exports it, or undefined while there is none. */
-  constructor(private readonly root: () => string | undefined) {}
+  /** `root` answers the store's directory as the content plugin exports it; it rejects when the plugin does not come. */
+  constructor(private readonly root: () => Promise<string>) {}
 
   /** Offsets in the answers count from where the read began, as containerd's do. Throws OUT_OF_RANGE. */
   async *read(range: BlobRange, signal: AbortSignal): AsyncGenerator<ReadContentResponse> {
@@ -85,8 +85,7 @@ export class BlobFiles {
   }
 
   private async openBlob(digest: string) {
-    const root = this.root()
-    if (root === undefined) throw unavailable('the content plugin is not there: see its state with "ctr plugins ls"')
+    const root = await this.root()
     const [algorithm = '', hex = ''] = digest.split(':')
     const path = join(root, 'blobs', algorithm, hex)
     try {

@@ -1,6 +1,7 @@
 // The socket where clients connect: every service of the API behind one listener.
 import { Server } from '@grpc/grpc-js'
 import type { Logger } from 'pino'
+import { failedPrecondition } from '../../../plugins/kit/errors.js'
 import { listen } from '../../../plugins/kit/listen.js'
 import { messageLimits, raw } from '../../../plugins/kit/serve.js'
 import { ContentService } from '../../../proto/gen/containerd/services/content/v1/content.js'
@@ -72,7 +73,7 @@ export async function openApi(deps: ApiDeps): Promise<Api> {
 
 /** The services behind which plugins work. */
 function pluginServices({ runner, store, clock, calls, snapshots, blobs, directory }: ApiDeps): Service[] {
-  const files = new BlobFiles(() => directory.peek('content', 'local')?.exports.root)
+  const files = new BlobFiles(() => contentRoot(directory))
   const content = contentService({ runner, store, content: calls.content, files })
   const write = contentWrite({ runner, store, blobs, openWrite: options => calls.content.rawWrite(options) })
   return [
@@ -87,4 +88,11 @@ function pluginServices({ runner, store, clock, calls, snapshots, blobs, directo
     },
     { definition: DiffService, implementation: diffService({ runner, store, differ: calls.differ, blobs }) },
   ]
+}
+
+async function contentRoot(directory: PluginDirectory): Promise<string> {
+  const plugin = directory.peek('content', 'local') ?? (await directory.find('content', 'local'))
+  const { root } = plugin.exports
+  if (root === undefined) throw failedPrecondition(`${plugin.title} exports no root to read blobs from`)
+  return root
 }
