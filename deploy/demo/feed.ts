@@ -52,7 +52,8 @@ export class Feed {
     this.events.push({
       sequence,
       topic: `/${parts.slice(3, -1).join('/')}`,
-      subject: decodeURIComponent(parts.at(-1) ?? ''),
+      // A snapshot that is made into a layer is told by that: "extract-… sha256:…" says less.
+      subject: typeof data.name === 'string' ? data.name : decodeURIComponent(parts.at(-1) ?? ''),
       data,
     })
   }

@@ -3,6 +3,7 @@ import type { FeedEvent } from './feed.js'
 
 const meanings: Record<string, (data: Record<string, unknown>) => string> = {
   '/images/create': () => 'the image is complete',
+  '/snapshot/commit': () => 'a layer of it is unpacked',
   '/containers/create': () => 'the container is described, nothing runs yet',
   '/containers/delete': () => 'the container is forgotten',
   '/purser/networks/attached': ({ network, addresses }) => `has ${text(addresses)} in the network "${text(network)}"`,

@@ -21,14 +21,15 @@ export interface Stage {
 }
 
 export async function openStage(scope: Scope): Promise<Stage> {
-  removeNewCgroups(scope, 'default')
+  const namespace = 'demo'
+  removeNewCgroups(scope, namespace)
   const directory = mkdtempSync(join(tmpdir(), 'purser-demo-'))
   endWith(scope, () => rmSync(directory, { recursive: true, force: true }))
   // From here on temporary directories, of the supervisor and of the registry, are made inside of this one.
   process.env.TMPDIR = directory
   const network = openNetwork(scope, directory)
   const config = `[network]\nconf_dirs = [${JSON.stringify(network.confDirectory)}]\n`
-  const host = await purser(scope, { nats: 'embedded', node: 'demo', config, start: false })
+  const host = await purser(scope, { nats: 'embedded', node: 'demo', namespace, config, start: false })
   const leftovers = () => [
     ...processesOf(directory).map(({ pid, command }) => `process ${pid}: ${command.join(' ')}`),
     ...mountsBelow(directory).map(path => `mount ${path}`),

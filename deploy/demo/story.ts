@@ -1,5 +1,5 @@
 // What the demo shows, act by act. Each act explains, does, and checks that what it promised has come true.
-import { busyboxImage } from '../../test/harness/image.js'
+import { busyboxImage, type Entry } from '../../test/harness/image.js'
 import { alive, processesOf } from '../../test/harness/process.js'
 import { registry } from '../../test/harness/registry.js'
 import { table } from '../../test/harness/table.js'
@@ -10,6 +10,13 @@ import type { Stage } from './stage.js'
 import type { Telling } from './telling.js'
 
 export const acts = 6
+
+/** Of busybox, and the website. */
+const imageLayers = 3
+const website: Entry[] = [
+  { kind: 'directory', path: 'www' },
+  { kind: 'file', path: 'www/index.html', text: 'Hello from a container that Purser runs.\n' },
+]
 
 interface Cast {
   /** A web server in the demo's network. */
@@ -55,7 +62,7 @@ export class Story {
     const seconds = await this.#start()
     telling.say(
       `purserd serves after ${seconds}, as process ${host.pid}. It speaks containerd's API, so what talks to it below is ` +
-        `containerd's own client, ctr, always with --address ${host.address}.`,
+        `containerd's own client, ctr, always with --address ${host.address} --namespace ${host.namespace}.`,
     )
     await feed.follow(host)
     await feed.first('/purser/plugins/ready', 'differ/walking')
@@ -67,16 +74,17 @@ export class Story {
     this.#quiet = 0
     this.stop.throwIfAborted()
     const { address, push } = await registry(scope)
-    const image = await push(await busyboxImage({ name: 'busybox' }), 'busybox')
-    telling.say(`A throw-away registry listens on ${address} and has been given a small image made from busybox.`)
+    const image = await push(await busyboxImage({ layers: [website] }), 'hello')
+    telling.say(`A throw-away registry listens on ${address} and has been given an image: busybox and a web page.`)
     return image
   }
 
   async #pull(image: string): Promise<void> {
     this.telling.step('Pull an image')
     await this.#ctr('images', 'pull', '--plain-http', image)
-    await this.feed.first('/images/create', image)
-    this.#countQuiet('blobs fetched, layers unpacked, the lease that guarded them')
+    const unpacked = () => this.feed.events.items.filter(({ topic }) => topic === '/snapshot/commit')
+    await until('the events of every layer to arrive from NATS', () => unpacked().length === imageLayers)
+    this.#countQuiet('each blob, its labels, the lease that guarded them')
   }
 
   async #run(image: string): Promise<Cast> {
@@ -88,9 +96,8 @@ export class Story {
         'A container joins it by a label.',
     )
     const web = host.id('web')
-    const serve = `mkdir /www; echo "Hello from ${web}" > /www/index.html; exec httpd -f -h /www`
     const label = `io.purser/network=${network.name}`
-    await this.#ctr('run', '--detach', '--label', label, image, web, 'sh', '-c', serve)
+    await this.#ctr('run', '--detach', '--label', label, image, web, 'httpd', '-f', '-h', '/www')
     await feed.first('/tasks/start', web)
     this.#countQuiet('its snapshot, and what was asked for before it was done')
     const attached = await feed.first('/purser/networks/attached', web)
@@ -151,6 +158,7 @@ export class Story {
     await feed.first('/tasks/exit', web, ({ id }) => id === web)
     for (const id of [web, job]) {
       await this.#ctr('tasks', 'delete', id)
+      await feed.first('/tasks/delete', id)
       await this.#ctr('containers', 'delete', id)
       await feed.first('/containers/delete', id)
     }

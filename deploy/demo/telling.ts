@@ -38,7 +38,7 @@ export class Telling {
   }
 
   event({ sequence, topic, subject, meaning }: FeedEvent & { meaning: string }): void {
-    const columns = [`event ${String(sequence).padStart(4)}`, topic.padEnd(26), subject.padEnd(12), meaning]
+    const columns = [`event ${String(sequence).padStart(4)}`, topic.padEnd(25), shorten(subject).padEnd(16), meaning]
     this.#line(`${indent}${coloured(columns.join('  ').trimEnd())}`)
   }
 
@@ -58,6 +58,9 @@ export class Telling {
     process.stdout.write(`${text}\n`)
   }
 }
+
+/** The first digits of a digest tell it from the others. */
+const shorten = (subject: string) => subject.replace(/^(sha256:[0-9a-f]{8})[0-9a-f]+$/, '$1…')
 
 function width(): number {
   return Math.min(process.stdout.columns || widthMax, widthMax)
