@@ -19,4 +19,6 @@ export interface RuntimeContext {
   log: Logger
   /** Resolves once the event is durable. */
   emit(emission: Emission): Promise<bigint>
+  /** Aborts when the plugin stops: whatever is not done by then is the next run's. */
+  signal: AbortSignal
 }

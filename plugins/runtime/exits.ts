@@ -5,12 +5,16 @@ import type { RuntimeContext } from './context.js'
 import { printTime } from './entry.js'
 import type { Exit, History, HistoryEntry } from './history.js'
 
+/** Between two attempts to tell an exit that was refused. */
+const repeatMs = 5000
+
 export class Exits {
   readonly #name: TaskName
   readonly #history: History
   readonly #context: RuntimeContext
   /** Emissions that are not durable yet, by execId. */
   readonly #telling = new Map<string, Promise<void>>()
+  #onTold: () => void = () => undefined
 
   constructor(name: TaskName, history: History, context: RuntimeContext) {
     this.#name = name
@@ -24,14 +28,9 @@ export class Exits {
     return this.#tell(execId)
   }
 
-  /** As `report`, for callers that do not wait: a failure is told again when the plugin opens next. */
+  /** As `report`, for callers that do not wait: a failure is told again later. */
   reportSoon(execId: string, exit: Exit): void {
-    this.report(execId, exit).catch((error: unknown) => {
-      this.#context.log.error(
-        { ...this.#name, execId, err: error },
-        'an exit could not be told; it will be at the next start',
-      )
-    })
+    this.report(execId, exit).catch((error: unknown) => this.#repeatLater(execId, exit, error))
   }
 
   /** Tells again what an earlier run of the plugin may not have managed to. */
@@ -40,8 +39,14 @@ export class Exits {
   }
 
   /** Resolves when nothing is left to tell. */
-  async told(): Promise<void> {
-    await Promise.allSettled(this.#telling.values())
+  allTold(): Promise<void> {
+    const isTold = () => [...this.#history.processes.values()].every(({ exit, told }) => !exit || told)
+    return new Promise(resolve => {
+      this.#onTold = () => {
+        if (isTold()) resolve()
+      }
+      this.#onTold()
+    })
   }
 
   /** A fact that cannot be written down is still acted upon: only the next start will not know of it. */
@@ -62,10 +67,19 @@ export class Exits {
     const under = this.#telling.get(execId)
     if (under) return under
     const telling = this.#emit(execId, facts.exit)
-      .then(() => this.note({ kind: 'told', execId }))
+      .then(() => {
+        this.note({ kind: 'told', execId })
+        this.#onTold()
+      })
       .finally(() => this.#telling.delete(execId))
     this.#telling.set(execId, telling)
     return telling
+  }
+
+  #repeatLater(execId: string, exit: Exit, error: unknown): void {
+    const { signal, log } = this.#context
+    log.warn({ ...this.#name, execId, err: error }, 'an exit could not be told; it will be told again')
+    if (!signal.aborted) setTimeout(() => signal.aborted || this.reportSoon(execId, exit), repeatMs).unref()
   }
 
   /** The id names the fact, so that the supervisor recognises one that it has already. */

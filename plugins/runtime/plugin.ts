@@ -39,6 +39,7 @@ export const definitions: PluginDefinition[] = [
         searchPath: searchPath(process.env.PATH),
         log,
         emit,
+        signal,
       }
       const tasks = new Tasks(context)
       // Listening first: an exit while the tasks are taken up is either told by its shim, or seen in what it answers.

@@ -36,13 +36,14 @@ export interface Deadlines {
   cleanUpMs: number
 }
 
+/** The supervisor waits a little longer than these, so that it hears our reason and not only its own deadline. */
 const defaults: Deadlines = {
   shimStartMs: 10_000,
   reconnectMs: 5_000,
   readerMs: 5_000,
   createMs: 60_000,
-  startMs: 30_000,
-  callMs: 10_000,
+  startMs: 60_000,
+  callMs: 8_000,
   checkpointMs: 600_000,
   cleanUpMs: 30_000,
 }

@@ -22,6 +22,8 @@ export interface CallLimits {
 interface ShimOptions {
   address: string
   version: number
+  /** What it bears in its environment, as far as is known before it has said who it is. */
+  mark: string
   namespace: string
   log: Logger
 }
@@ -46,7 +48,7 @@ export class Shim {
   /** For the present connection; settles some time after it broke. */
   #verdict: Promise<Verdict>
   #process: ProcessIdentity | undefined
-  #mark = ''
+  #mark: string
   /** A call took too long: something that it started may still be running. */
   #hung = false
   /** Its end was asked for: what follows is no accident. */
@@ -59,6 +61,7 @@ export class Shim {
   private constructor(client: TtrpcClient, options: ShimOptions) {
     this.#options = options
     this.#version = options.version
+    this.#mark = options.mark
     this.lost = new Promise(resolve => {
       this.#tellLost = resolve
     })
@@ -77,9 +80,17 @@ export class Shim {
     return this.#process && { address, version: this.#version, process: this.#process, mark: this.#mark }
   }
 
-  /** Asks which process it is, and with that whether it answers at all. `id` is a container of it, or will be. */
+  /**
+   * Asks which process it is, and with that whether it answers at all, and to which version: one that does not serve
+   * what it announced may serve the other. `id` is a container of it, or will be.
+   */
   async identify(id: string, limits: CallLimits): Promise<void> {
-    const { shimPid } = await this.call(TaskService.connect, { id }, limits)
+    const ask = () => this.call(TaskService.connect, { id }, limits)
+    const { shimPid } = await ask().catch((error: unknown) => {
+      if (!(error instanceof StatusError) || error.code !== Code.UNIMPLEMENTED) throw error
+      this.#version = this.#version === 3 ? 2 : 3
+      return ask()
+    })
     this.#process = identify(shimPid)
     this.#mark = markOf(shimPid)
   }
@@ -90,16 +101,8 @@ export class Shim {
     request: Request,
     limits: CallLimits,
   ): Promise<Response> {
-    const payload = method.requestSerialize(request)
     const name = method.path.slice(method.path.lastIndexOf('/') + 1)
-    try {
-      return method.responseDeserialize(await this.#callRaw(name, payload, limits))
-    } catch (error) {
-      if (!isUnknownService(error)) throw error
-      // It serves the other version than it said: nothing has happened yet, so the call may be made again.
-      this.#version = this.#version === 3 ? 2 : 3
-      return method.responseDeserialize(await this.#callRaw(name, payload, limits))
-    }
+    return method.responseDeserialize(await this.#callRaw(name, method.requestSerialize(request), limits))
   }
 
   /** Asks it to end, and sees that it does. One that still has containers stays. `id` is a container that it had. */
@@ -122,8 +125,8 @@ export class Shim {
       signalProcess(this.#process, 'SIGKILL')
       const gone = await waitGone(this.#process, endMs)
       if (!gone) this.#options.log.error({ pid: this.#process.pid }, 'a shim survives SIGKILL')
-      await endMarked(this.#mark, endMs)
     }
+    await endMarked(this.#mark, endMs)
     this.#client.close()
   }
 
@@ -183,8 +186,4 @@ export class Shim {
   get #service(): string {
     return `containerd.task.v${this.#version}.Task`
   }
-}
-
-function isUnknownService(error: unknown): boolean {
-  return error instanceof StatusError && error.code === Code.UNIMPLEMENTED && /\bservice\b/.test(error.message)
 }

@@ -51,12 +51,16 @@ export class Shims {
     limits: { startMs: number; connectMs: number },
   ): Promise<Seat> {
     const entered = await this.#enter(command.namespace, group)
-    const log = drainShimLog(join(command.bundle, 'log'), this.#logOf(command.namespace, command.id))
+    const starting = startShim(command, options, limits.startMs)
+    let log: ShimLog | undefined
     try {
-      const started = await startShim(command, options, limits.startMs)
-      return await this.#seat(entered, started, log, command, limits.connectMs)
+      // Meanwhile: the shim itself waits for the reading end, its `start` does not.
+      log = drainShimLog(join(command.bundle, 'log'), this.#logOf(command.namespace, command.id))
+      const shim = { ...(await starting), mark: command.mark }
+      return await this.#seat(entered, shim, log, command, limits.connectMs)
     } catch (error) {
-      log.close()
+      log?.close()
+      await starting.catch(() => undefined)
       await endMarked(command.mark, strayMs)
       throw error
     } finally {
@@ -105,13 +109,13 @@ export class Shims {
 
   async #seat(
     group: Group,
-    { address, version }: StartedShim,
+    { address, version, mark }: StartedShim & { mark: string },
     log: ShimLog,
     { namespace, id }: { namespace: string; id: string },
     connectMs: number,
   ): Promise<Seat> {
     const connect = () =>
-      Shim.connect({ address, version, namespace, log: this.#log.child({ namespace, id }) }, connectMs)
+      Shim.connect({ address, version, mark, namespace, log: this.#log.child({ namespace, id }) }, connectMs)
     return group.seat(address, id, log, connect)
   }
 

@@ -1,4 +1,5 @@
 // One task: its processes in their shim, and what is left of it when the shim is gone.
+import { setImmediate as afterReplies } from 'node:timers/promises'
 import {
   type DeleteResponse,
   type ExecProcessRequest,
@@ -10,25 +11,20 @@ import { Status } from '../../proto/gen/containerd/v1/types/task.js'
 import type { Timestamp } from '../../proto/gen/google/protobuf/timestamp.js'
 import { Code, failedPrecondition, notFound, StatusError, toStatusError } from '../kit/errors.js'
 import type { TaskName } from './bundle.js'
-import { removeCgroups } from './cgroups.js'
+import { cleanUpContainer, shimCommand } from './cleanup.js'
 import type { RuntimeContext } from './context.js'
 import { within } from './deadline.js'
 import { Exits } from './exits.js'
 import type { Exit, History } from './history.js'
-import { deleteByShim, type ShimCommand } from './launch.js'
-import { unmountBelow } from './mounts.js'
 import { identify, isAlive, type ProcessIdentity, signalProcess } from './process.js'
 import { type CallLimits, ShimLost, type TaskMethod } from './shim.js'
 import type { Seat } from './shims.js'
 import { holdOutputs } from './stdio.js'
-import { endCommands, endMarked, markVariable, newMark } from './strays.js'
+import { endCommands, endMarked } from './strays.js'
 
 /** 128 + SIGKILL: what containerd reports when nobody can know better. */
 const killedStatus = 137
 const sigkill = 9
-
-/** For the last processes in a cgroup to be gone. */
-const cgroupsMs = 2000
 
 /** A shim that has not taken a signal by then waits for something else. */
 const lockedMs = 2000
@@ -148,7 +144,7 @@ export class Task {
   async delete(execId: string): Promise<DeleteResponse> {
     const response = await this.#deleteProcess(execId)
     const exit = exitOf(response)
-    if (exit && response.pid !== 0) this.exits.reportSoon(execId, exit) // in case its event never came
+    if (exit) this.exits.reportSoon(execId, exit) // in case its event never came
     if (execId === '') this.end('politely')
     else this.exits.note({ kind: 'removed', execId })
     return response
@@ -237,7 +233,7 @@ export class Task {
   }
 
   async #endContainer(): Promise<void> {
-    const response = await cleanUpContainer(this.#context, this.command)
+    const response = await cleanUpContainer(this.#context, shimCommand(this.#context, this.name, this.history))
     const at = response?.exitedAt ?? now()
     for (const [execId, process] of this.history.processes) {
       const pid = process.pid || (execId === '' && response?.pid) || 0
@@ -269,6 +265,7 @@ export class Task {
     } catch (error) {
       this.#context.log.error({ ...this.name, err: error }, 'the bundle of a deleted task could not be moved away')
     }
+    await afterReplies() // the shim's end is nobody's hurry, the answer to Delete is
     await this.#seat?.leave(how)
     void this.#removeBundle()
   }
@@ -288,12 +285,12 @@ export class Task {
         log.warn({ ...this.name, err: error }, 'the shim of a deleted task could not be shut down')
       }
     }
-    await this.#removeBundle()
+    void this.#removeBundle()
   }
 
   /** Not before every exit is told, since it is written down there. */
   async #removeBundle(): Promise<void> {
-    await this.exits.told()
+    await this.exits.allTold()
     try {
       this.#context.bundles.remove(this.history.bundle)
       this.history.bundle = ''
@@ -311,59 +308,15 @@ export class Task {
     return { id, bundle, pid, status: Status.STOPPED, ...process.stdio, exitStatus: status, exitedAt: at, execId }
   }
 
-  get command(): ShimCommand {
-    return shimCommand(this.#context, this.name, this.history)
-  }
-
   get #deadlines() {
     return this.#context.settings.deadlines
   }
 }
 
-/** How a shim binary is called for a task. */
-export function shimCommand(
-  { settings, searchPath }: RuntimeContext,
-  name: TaskName,
-  history: History,
-  mark = newMark(),
-): ShimCommand {
-  const environment = {
-    PATH: searchPath,
-    TTRPC_ADDRESS: settings.ttrpc,
-    GRPC_ADDRESS: settings.address,
-    NAMESPACE: name.namespace,
-    MAX_SHIM_VERSION: '3',
-    ...markVariable(mark),
-  }
-  const { origin, bundle } = history
-  return { ...name, binary: origin?.binary ?? '', bundle, environment, mark, address: settings.address }
-}
-
-/** Without a running shim's help: ends the container, and removes its mounts and cgroups. Failures are logged. */
-export async function cleanUpContainer(
-  { settings, log, starts }: RuntimeContext,
-  command: ShimCommand,
-): Promise<DeleteResponse | undefined> {
-  const { namespace, id, bundle } = command
-  const { cleanUpMs } = settings.deadlines
-  const response = await starts
-    .run(() => deleteByShim(command, cleanUpMs))
-    .catch((error: unknown) => {
-      log.warn({ namespace, id, err: error }, "the shim's delete failed; there may be nothing left to delete")
-      return undefined
-    })
-  try {
-    unmountBelow(bundle)
-  } catch (error) {
-    log.error({ namespace, id, err: error }, 'a mount of a dead container is left')
-  }
-  const cgroups = await removeCgroups(bundle, cgroupsMs)
-  if (cgroups.length > 0) log.error({ namespace, id, cgroups }, 'cgroups of a dead container are left')
-  return response
-}
-
+/** Undefined for a process that never ran: its time is then absent, or Go's zero time in the year 1. */
 function exitOf({ pid, exitStatus, exitedAt }: DeleteResponse): Exit | undefined {
-  return exitedAt && { pid, status: exitStatus, at: exitedAt }
+  if (pid === 0 || !exitedAt || exitedAt.seconds <= 0n) return undefined
+  return { pid, status: exitStatus, at: exitedAt }
 }
 
 function now(): Timestamp {

@@ -112,15 +112,18 @@ export class Tasks {
    */
   async restore(): Promise<void> {
     const { bundles } = this.#context
-    const found = bundles.list().map(({ namespace, id, bundle }) => {
-      return new Task({ namespace, id }, History.read(bundle), this.#context)
-    })
+    const found: Task[] = []
+    for (const { namespace, id, bundle } of bundles.list()) {
+      const history = History.read(bundle)
+      if (history.removed) bundles.retire(bundle)
+      else found.push(new Task({ namespace, id }, history, this.#context))
+    }
     const next = found.values()
     const worker = async () => {
       for (const task of next) await this.#restoreTask(task, found)
     }
     await Promise.all(Array.from({ length: restoresMax }, worker))
-    // Only now is it known which shims still have others in them.
+    // Only now is it known which shims have others in them.
     for (const bundle of bundles.listEnded()) this.#resumeEnd(bundle)
   }
 
@@ -150,7 +153,6 @@ export class Tasks {
   async #restoreTask(task: Task, all: Task[]): Promise<void> {
     const { name, history } = task
     const key = keyOf(name)
-    if (history.removed) return this.#behind(key, task.finishEnd())
     // Its creation was never answered.
     if (!history.shim || !history.origin) return this.#behind(key, this.#discard(task, all))
     this.#tasks.set(key, task)

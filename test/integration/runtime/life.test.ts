@@ -127,6 +127,7 @@ t.test('processes are added, listed, signalled and removed', async t => {
 
   await host.kill('host', { signal: 15 })
   t.match(await host.exit('host'), { exitStatus: 5 })
+  t.equal(host.exits.length, 3, 'the one that never started did not exit')
   await host.delete('host')
   await host.nothingLeft()
 })

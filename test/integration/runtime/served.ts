@@ -35,10 +35,11 @@ export interface ChildOrder {
 export async function serveHere(config: Config, socket: string, emit: Emit): Promise<Served> {
   const [definition] = definitions
   if (!definition) throw new Error('there is no runtime plugin')
+  const stopping = new AbortController()
   const plugin = await definition.open({
     config,
     log: pino({ level: process.env.LOG_LEVEL ?? 'silent' }, pino.destination({ fd: 2, sync: true })),
-    signal: new AbortController().signal,
+    signal: stopping.signal,
     emit,
   })
   const server = new Server()
@@ -47,6 +48,7 @@ export async function serveHere(config: Config, socket: string, emit: Emit): Pro
   return {
     async close() {
       await listener.close(0)
+      stopping.abort()
       await plugin.close()
     },
     crash: () => Promise.reject(new Error('only a process of its own can crash')),
