@@ -9,7 +9,7 @@ import { revision, version } from './version.js'
 const exitUsage = 64
 const exitFault = 70
 /** A plugin that cannot open (overlayfs on a file system without it) must not keep the others from serving. */
-const pluginPatienceMs = 5_000
+const readyPatienceMs = 5_000
 /** A stop waits that long for calls under way; the containers go on in any case. */
 const stopPatienceMs = 30_000
 
@@ -31,8 +31,7 @@ async function main(): Promise<void> {
 
   try {
     const supervisor = await openSupervisor(settings, log)
-    // Calls are taken by now, and wait for the plugin that they need.
-    if (settings.pluginHost) for (const problem of await supervisor.pluginsReady(pluginPatienceMs)) log.warn(problem)
+    if (settings.pluginHost) for (const problem of await supervisor.ready(readyPatienceMs)) log.warn(problem)
     notifyServiceManager(`READY=1\nSTATUS=serving ${settings.address}`)
     log.info({ address: settings.address, pid: process.pid, version }, 'serving')
     await aborted(stopping.signal)

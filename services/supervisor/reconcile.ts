@@ -17,23 +17,35 @@ export interface Reconciled {
   listBlobs(): AsyncIterable<Info>
 }
 
+export interface Reconciliation {
+  /** Resolves when no comparison is under way. */
+  settled(): Promise<void>
+  stop(): void
+}
+
 /**
  * Begins to watch; each (re)registration of a plugin has its part looked at again. Registering is itself a fact, so
  * nothing is compared while the journal takes no writes: above all not with a damaged one, whose fold may lack what
  * the damage hides, and what it lacks would be taken for an orphan.
  */
-export function reconcileOnReady(store: Store, parts: Reconciled, log: Logger): () => void {
+export function reconcileOnReady(store: Store, parts: Reconciled, log: Logger): Reconciliation {
   const startedSeconds = BigInt(Math.floor(Date.now() / 1000))
-  return store.subscribe(({ event }) => {
-    if (event.type !== 'PluginReady') return
-    const { kind, id } = event
+  const underWay = new Set<Promise<void>>()
+  const compare = async (kind: string, id: string) => {
     const begun = performance.now()
-    partOf(parts, kind, id, startedSeconds).then(
-      () => log.info({ kind, id, ms: Math.round(performance.now() - begun) }, 'reconciled with the plugin'),
-      error =>
-        log.error({ kind, id, err: error }, 'could not reconcile with the plugin; tried again when it registers again'),
-    )
+    try {
+      await partOf(parts, kind, id, startedSeconds)
+      log.info({ kind, id, ms: Math.round(performance.now() - begun) }, 'reconciled with the plugin')
+    } catch (error) {
+      log.error({ kind, id, err: error }, 'could not reconcile with the plugin; tried again when it registers again')
+    }
+  }
+  const stop = store.subscribe(({ event }) => {
+    if (event.type !== 'PluginReady') return
+    const comparison = compare(event.kind, event.id).finally(() => underWay.delete(comparison))
+    underWay.add(comparison)
   })
+  return { stop, settled: async () => void (await Promise.all(underWay)) }
 }
 
 async function partOf(parts: Reconciled, kind: string, id: string, startedSeconds: bigint): Promise<void> {

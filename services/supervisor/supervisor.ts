@@ -1,6 +1,7 @@
 // Puts the rooms together: opened from the journal outwards, closed in the opposite order. Nothing else is decided here.
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { openApi } from './api/server.js'
 import { systemClock } from './clock.js'
@@ -23,7 +24,7 @@ import { bundledPlugins, type PluginCalls, pluginCalls, pluginConfig } from './p
 import { PluginDirectory } from './plugins/directory.js'
 import { startPluginHost } from './plugins/host.js'
 import { type PluginLedger, serveRegistry } from './plugins/registry.js'
-import { reconcileOnReady } from './reconcile.js'
+import { type Reconciliation, reconcileOnReady } from './reconcile.js'
 import { openRelay } from './relay/open.js'
 import { Runner } from './runner.js'
 import { decodeEvent } from './state/codec.js'
@@ -33,8 +34,11 @@ import { Store } from './state/store.js'
 import { version } from './version.js'
 
 export interface Supervisor {
-  /** Resolves when the bundled plugins serve; answers what is wrong with those that did not come in time. */
-  pluginsReady(withinMs: number): Promise<string[]>
+  /**
+   * Resolves when the bundled plugins serve and the journal was compared with what they know; answers what is wrong
+   * with those that did not come in time. Calls are taken before: they wait for the plugin that they need.
+   */
+  ready(withinMs: number): Promise<string[]>
   /** Containers go on. What is under way is finished first, within bounds. */
   close(): Promise<void>
 }
@@ -50,8 +54,7 @@ export async function openSupervisor(settings: Settings, log: Logger): Promise<S
     for (const step of closers.reverse()) await step()
   }
   try {
-    const directory = await open(settings, log, opened)
-    return { close, pluginsReady: withinMs => awaitPlugins(directory, withinMs) }
+    return { close, ready: await open(settings, log, opened) }
   } catch (error) {
     await close()
     throw error
@@ -60,7 +63,7 @@ export async function openSupervisor(settings: Settings, log: Logger): Promise<S
 
 type Opened = <T>(thing: T, close: (thing: T) => Promise<void> | void) => T
 
-async function open(settings: Settings, log: Logger, opened: Opened): Promise<PluginDirectory> {
+async function open(settings: Settings, log: Logger, opened: Opened): Promise<Supervisor['ready']> {
   const { root, state } = settings
   await mkdir(root, { recursive: true, mode: 0o700 })
   await mkdir(state, { recursive: true, mode: 0o700 })
@@ -96,7 +99,7 @@ async function open(settings: Settings, log: Logger, opened: Opened): Promise<Pl
     listSnapshots: (name: string) => listSnapshots(calls, name),
     listBlobs: () => listBlobs(calls),
   }
-  opened(reconcileOnReady(store, recovery, log), stop => stop())
+  const reconciliation = opened(reconcileOnReady(store, recovery, log), reconciliation => reconciliation.stop())
   for (const proxy of settings.proxyPlugins) directory.addProxy(proxy)
   await openPlugins(settings, log, opened, directory, ledger)
 
@@ -125,11 +128,13 @@ async function open(settings: Settings, log: Logger, opened: Opened): Promise<Pl
   })
   opened(api, api => api.close())
   metrics.watch({ directory, relay })
-  return directory
+  return withinMs => ready(directory, reconciliation, withinMs)
 }
 
-async function awaitPlugins(directory: PluginDirectory, waitMs: number): Promise<string[]> {
+async function ready(directory: PluginDirectory, reconciliation: Reconciliation, waitMs: number): Promise<string[]> {
+  const late = sleep(waitMs, undefined, { ref: false })
   const found = await Promise.allSettled(bundledPlugins.map(({ kind, id }) => directory.find(kind, id, { waitMs })))
+  await Promise.race([reconciliation.settled(), late])
   return found.filter(result => result.status === 'rejected').map(({ reason }) => messageOf(reason))
 }
 

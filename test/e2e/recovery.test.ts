@@ -71,7 +71,7 @@ for (const [word, end] of [
 
   t.test(`an exit while the supervisor is ${word} is known after, with its status`, async t => {
     const id = host.id('exits')
-    const init = await detached(id, 'sleep 0.3; exit 7')
+    const init = await detached(id, 'sleep 3; exit 7')
     await end(host)
     await gone(init)
     await host.start()
