@@ -38,8 +38,8 @@ const program = new Command('bench')
   .action(main)
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  // What was opened is removed at the exit.
-  process.once(signal, () => process.exit(130))
+  // What was opened is removed at the exit. Not once: npm passes Ctrl-C on, so that it comes twice.
+  process.on(signal, () => process.exit(130))
 }
 program.parseAsync().catch((error: unknown) => {
   console.error(`bench: ${error instanceof Error ? error.message : error}`)
