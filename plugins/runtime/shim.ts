@@ -41,6 +41,9 @@ type Verdict = 'madeAgain' | 'lost' | 'closed'
 
 const endMs = 5000
 
+/** For a shim that was asked to end. Events that it still wants to tell by then are known from its answers. */
+const shutdownMs = 2000
+
 export class Shim {
   readonly #options: ShimOptions
   #version: number
@@ -109,10 +112,10 @@ export class Shim {
   async shutdown(id: string): Promise<void> {
     this.#ending = true
     // It may go before it has answered.
-    await this.call(TaskService.shutdown, { id, now: true }, { deadlineMs: endMs }).catch((error: unknown) => {
+    await this.call(TaskService.shutdown, { id, now: true }, { deadlineMs: shutdownMs }).catch((error: unknown) => {
       if (!(error instanceof ShimLost)) this.#options.log.debug({ err: error }, 'a shim did not answer to its shutdown')
     })
-    const gone = this.#process && (await waitGone(this.#process, endMs))
+    const gone = this.#process && (await waitGone(this.#process, shutdownMs))
     if (!gone) await this.kill()
     else if (this.#hung) await endMarked(this.#mark, endMs)
     this.#client.close()

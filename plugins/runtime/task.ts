@@ -150,10 +150,13 @@ export class Task {
     return response
   }
 
-  /** Removes the task, whatever its shim says or does not say. */
+  /** Removes the task, whatever its shim says or does not say. An obedient shim may still be on its way out then. */
   async destroy(): Promise<void> {
-    if (this.isEnded) return this.#ended
-    if (!this.#dead && (await this.#destroyByShim())) return this.end('politely')
+    if (this.isEnded) return
+    if (!this.#dead && (await this.#destroyByShim())) {
+      this.end('politely')
+      return
+    }
     if (!this.#dead) await this.#forceEnd()
     await this.#dead
     await this.end('byForce')
@@ -183,11 +186,23 @@ export class Task {
       if (execId === '' && !this.history.processes.get('')?.pid)
         this.exits.note({ kind: 'started', execId, pid: state.pid })
       const exit = exitOf(state)
-      if (state.status === Status.STOPPED && exit) this.exits.reportSoon(execId, exit)
+      if (state.status !== Status.STOPPED) void this.#awaitExit(execId, state.pid)
+      else if (exit) this.exits.reportSoon(execId, exit)
       return state
     } catch (error) {
       if (error instanceof StatusError && error.code === Code.NOT_FOUND) return undefined
       throw error
+    }
+  }
+
+  /** A shim tells its first event after our restart a second late, since it finds its old connection broken. */
+  async #awaitExit(execId: string, pid: number): Promise<void> {
+    try {
+      const exit = await this.call(TaskService.wait, { id: this.name.id, execId }, { deadlineMs: 0 })
+      const seen = exitOf({ ...exit, pid })
+      if (seen) this.exits.reportSoon(execId, seen)
+    } catch (error) {
+      this.#context.log.debug({ ...this.name, execId, err: error }, 'an exit has to be learned from its event')
     }
   }
 
