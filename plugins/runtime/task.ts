@@ -41,6 +41,7 @@ export class Task {
   #dead: Promise<void> | undefined
   /** Resolves when the shim is gone too. */
   #ended: Promise<void> | undefined
+  #retired: Promise<void> = Promise.resolve()
 
   constructor(name: TaskName, history: History, context: RuntimeContext) {
     this.name = name
@@ -162,10 +163,15 @@ export class Task {
     await this.end('byForce')
   }
 
-  /** Gives the task's place free at once. Resolves when the shim is gone too. */
+  /** Gives the task's place free (see `retired`). Resolves when the shim is gone too. */
   end(how: 'politely' | 'byForce'): Promise<void> {
     this.#ended ??= this.#end(how)
     return this.#ended
+  }
+
+  /** Resolves when a new task can have the name of this one, which has ended. */
+  get retired(): Promise<void> {
+    return this.#retired
   }
 
   /** Compares what is known of the processes with what the shim says: exits may have happened unheard. */
@@ -273,16 +279,21 @@ export class Task {
     }
   }
 
+  /** A crash before it is written down does no harm: the shim then says that there is no such container. */
   async #end(how: 'politely' | 'byForce'): Promise<void> {
+    this.#retired = afterReplies().then(() => this.#retire()) // Delete is answered first
+    await this.#retired
+    await this.#seat?.leave(how)
+    void this.#removeBundle()
+  }
+
+  #retire(): void {
     this.exits.note({ kind: 'removed', execId: '' })
     try {
       this.history.bundle = this.#context.bundles.retire(this.history.bundle)
     } catch (error) {
       this.#context.log.error({ ...this.name, err: error }, 'the bundle of a deleted task could not be moved away')
     }
-    await afterReplies() // the shim's end is nobody's hurry, the answer to Delete is
-    await this.#seat?.leave(how)
-    void this.#removeBundle()
   }
 
   /** After a restart: what `end` did not come to. The shim is shut down unless others are in it. */

@@ -222,6 +222,7 @@ export class Tasks {
     const key = keyOf(task.name)
     if (this.#tasks.get(key) === task) this.#tasks.delete(key)
     const ended = task.end('politely')
+    this.#behind(key, task.retired)
     this.#ending.add(ended)
     void ended.finally(() => this.#ending.delete(ended))
   }

@@ -57,7 +57,8 @@ export class RuntimeHost {
     scope.teardown(async () => {
       await host.close()
       await removeByForce(host.#traces)
-      removeCgroups(host.namespace)
+      const namespaces = host.#traces.containers.map(({ namespace }) => namespace)
+      for (const namespace of new Set(namespaces)) removeCgroups(namespace)
     })
     await host.open()
     return host
