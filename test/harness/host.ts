@@ -76,11 +76,13 @@ export class Host implements Places {
   async start(timeoutMs = 15_000): Promise<void> {
     const from = this.log.items.length
     const { command, args, kind, servingLine } = this.launch
-    const child = spawn(command, args, {
+    const environment = { ...cleanEnvironment, PURSER_TEST_DIRECTORY: this.directory, ...this.launch.env }
+    // By way of env(1), which ends in the command itself: tap makes every node that a test starts load its own code.
+    const pairs = Object.entries(environment).map(([name, value]) => `${name}=${value}`)
+    const child = spawn('env', ['-i', ...pairs, command, ...args], {
       stdio: ['ignore', 'ignore', 'pipe'],
       // A process group of its own: an interrupt at the terminal reaches the test, which then ends this in order.
       detached: true,
-      env: { ...cleanEnvironment, PURSER_TEST_DIRECTORY: this.directory, ...this.launch.env },
     })
     this.#process = child
     const failed = new Promise<never>((_, reject) => {
