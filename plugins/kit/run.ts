@@ -178,7 +178,7 @@ class PluginLife implements RunningPlugin {
     say(stream, { $case: 'ready', value: { exports: this.#serving.exports } })
     this.#registered = stream
     this.#emissions.connect(emit => say(stream, { $case: 'emit', value: emit }))
-    this.#log.info({ lease: welcome.lease, epoch: welcome.epoch.toString() }, 'serving')
+    this.#log.info({ lease: welcome.lease, epoch: welcome.epoch.toString() }, 'open for calls')
     this.#becameReady()
     if (this.#left) void this.#sayGoodbye('stopped')
   }

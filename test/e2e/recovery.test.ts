@@ -207,12 +207,15 @@ for (const [moment, comes] of moments)
     await host.kill()
     await running.end()
     await host.start()
-    await host.ctr('tasks', 'rm', '--force', id)
-    await host.ctr('containers', 'rm', id)
-    // Without a container to take it away: ctr's lease would keep it for a day.
-    await host.ctr('snapshots', 'rm', id)
-    t.notOk((await host.ok('tasks', 'ls')).includes(id), 'no task')
-    t.notOk((await host.ok('containers', 'ls')).includes(id), 'no container')
+    const removals = [
+      await host.ctr('tasks', 'rm', '--force', id),
+      await host.ctr('containers', 'rm', id),
+      // Without a container to take it away: ctr's lease would keep it for a day.
+      await host.ctr('snapshots', 'rm', id),
+    ]
+    const said = removals.map(({ stderr }) => stderr).join('')
+    t.notOk((await host.ok('tasks', 'ls')).includes(id), `no task; ${said}`)
+    t.notOk((await host.ok('containers', 'ls')).includes(id), `no container; ${said}`)
     t.match(await host.ctr('run', '--rm', busyboxName, id, 'echo', 'again'), { stdout: 'again\n', code: 0 })
     t.same(processesOf(bundleOf(id)), [])
     t.equal(shimOf(id), undefined, 'no shim')

@@ -37,7 +37,7 @@ export function processesOf(directory: string): ProcessEntry[] {
     if (readProc(pid, 'environ').includes(directory)) return true
     if (workingDirectory(pid).startsWith(directory)) return true
     const mounts = namespaceOf(String(pid))
-    return mounts !== '' && mounts !== ourMounts && readProc(pid, 'mountinfo').includes(directory)
+    return mounts !== '' && mounts !== ourMounts && rootMountOf(pid).includes(directory)
   })
 }
 
@@ -100,4 +100,10 @@ function namespaceOf(pid: string): string {
   } catch {
     return ''
   }
+}
+
+/** The line of its own root. A container that is being made still has all mounts of the host, other tests' too. */
+function rootMountOf(pid: number): string {
+  const lines = readProc(pid, 'mountinfo').split('\n')
+  return lines.find(line => line.split(' ')[4] === '/') ?? ''
 }

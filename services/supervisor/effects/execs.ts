@@ -13,6 +13,7 @@ import { containerStream } from '../domain/streams.js'
 import type { Intent, Runner } from '../runner.js'
 import type { ReadHeavy, RuntimeCalls } from './ports.js'
 import { answerTo, messageOf } from './supervisor.js'
+import { startDeadlineMs } from './tasks.js'
 
 export class Execs {
   constructor(
@@ -46,7 +47,10 @@ export class Execs {
 
   async start(intent: Intent, { containerId, execId }: ExecStartRequested): Promise<void> {
     try {
-      const { pid } = await this.runtime.start({ namespace: intent.namespace, id: containerId, execId })
+      const { pid } = await this.runtime.start(
+        { namespace: intent.namespace, id: containerId, execId },
+        { deadlineMs: startDeadlineMs },
+      )
       // Its exit may have been told first; the start was then recorded with it.
       await this.attempt(intent, { type: 'ExecStarted', containerId, execId, pid })
     } catch (error) {

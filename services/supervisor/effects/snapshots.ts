@@ -24,6 +24,8 @@ export interface SnapshotRequest {
 
 /** Labels with these names are meant for the plugin as well. */
 const pluginLabel = /^containerd\.io\/snapshot[/.]/
+/** The native snapshotter copies whole trees, and a commit syncs a file system. */
+const copyDeadlineMs = 600_000
 const removalRetryMs = [100, 1000, 5000, 30_000] as const
 
 export class Snapshots {
@@ -54,7 +56,9 @@ export class Snapshots {
         parent: record?.backendKey ?? '',
         labels: Object.fromEntries(Object.entries(labels).filter(([name]) => pluginLabel.test(name))),
       }
-      const { mounts: made } = kind === 'view' ? await calls.view(forPlugin) : await calls.prepare(forPlugin)
+      const options = { deadlineMs: copyDeadlineMs }
+      const { mounts: made } =
+        kind === 'view' ? await calls.view(forPlugin, options) : await calls.prepare(forPlugin, options)
       const mounts = made.map(mountFromProto)
       try {
         await this.runner.run(request.cause, snapshotLane(place), world => {
@@ -81,7 +85,8 @@ export class Snapshots {
       const refusal = mayCommit(active, here.snapshot(snapshotter, name), key, name)
       if (refusal || !active) throw refusalStatus(refusal ?? { refused: 'not-found', message: `snapshot "${key}"` })
       const backendKey = newBackendKey({ ...place, key: name })
-      await calls.commit({ snapshotter, name: backendKey, key: active.backendKey, labels: {}, parent: '' })
+      const commit = { snapshotter, name: backendKey, key: active.backendKey, labels: {}, parent: '' }
+      await calls.commit(commit, { deadlineMs: copyDeadlineMs })
       const { size, inodes } = await calls.usage({ snapshotter, key: backendKey })
       const usage = { size: String(size), inodes: String(inodes) }
       await this.runner.run(request.cause, snapshotLane(place), world => {

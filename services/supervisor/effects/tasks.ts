@@ -25,6 +25,7 @@ export type PhaseObserver = (phase: 'create' | 'network' | 'start' | 'delete', s
 
 /** How long the runtime may take for what normally takes milliseconds; its own deadlines are shorter. */
 const createDeadlineMs = 120_000
+export const startDeadlineMs = 90_000
 const deleteDeadlineMs = 60_000
 
 export class Tasks {
@@ -67,7 +68,9 @@ export class Tasks {
   async start(intent: Intent, { containerId: id }: TaskStartRequested): Promise<void> {
     const { namespace } = intent
     try {
-      const { pid } = await this.timed('start', () => this.runtime.start({ namespace, id, execId: '' }))
+      const { pid } = await this.timed('start', () =>
+        this.runtime.start({ namespace, id, execId: '' }, { deadlineMs: startDeadlineMs }),
+      )
       // Its exit may have been told first; the start was then recorded with it.
       await this.attempt(intent, { type: 'TaskStarted', containerId: id, pid })
     } catch (error) {

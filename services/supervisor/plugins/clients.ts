@@ -16,7 +16,7 @@ export interface CallOptions {
   namespace?: string
   /** Further metadata. */
   metadata?: Readonly<Record<string, string>>
-  /** 10 s unless told; Infinity for what may take as long as it likes, such as waiting for an exit. */
+  /** 30 s unless told; Infinity for what may take as long as it likes, such as waiting for an exit. */
   deadlineMs?: number
   signal?: AbortSignal
 }
@@ -227,7 +227,7 @@ function duplexOf<Request, Response>(source: PluginSource, method: Method<Reques
     duplex(await source(), method, options)
 }
 
-const defaultDeadlineMs = 10_000
+const defaultDeadlineMs = 30_000
 
 function grpcOptions({ deadlineMs = defaultDeadlineMs }: CallOptions): GrpcCallOptions {
   return { deadline: deadlineMs === Number.POSITIVE_INFINITY ? deadlineMs : Date.now() + deadlineMs }
