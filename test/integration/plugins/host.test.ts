@@ -35,7 +35,7 @@ t.test('the host is started again when it dies, and its plugins leave when it is
   t.equal(host.state, 'stopped')
   await at.ledger.fact(/^left 3: stopped/)
   t.ok(
-    lines.items.some(line => line.includes('"msg":"serving"') && line.includes('"plugin":"obedient"')),
+    lines.items.some(line => line.includes('"msg":"open for calls"') && line.includes('"plugin":"obedient"')),
     'its log is ours',
   )
 })
