@@ -26,6 +26,7 @@ t.test('the host is started again when it dies, and its plugins leave when it is
   const host = startHost(t, at, lines)
   t.equal(await at.order('version'), '1')
   await t.rejects(at.order('crash'), { code: Code.UNAVAILABLE })
+  await at.ledger.fact(/^lost 1/)
   t.equal(await at.order('version'), '1', 'the next call waits for its successor')
   t.equal(host.restarts, 1)
   process.kill(host.pid ?? 0, 'SIGTERM')
