@@ -1,6 +1,6 @@
 // The fold: what all durable events amount to. Reads are answered from here; nothing else changes it but `apply`.
 import type { Container } from '../domain/container/decide.js'
-import type { ContainerRecord, ContainerTimes } from '../domain/container/events.js'
+import type { ContainerRecord } from '../domain/container/events.js'
 import { containerMachine } from '../domain/container/machine.js'
 import type { DomainEvent } from '../domain/decision.js'
 import type { Exec } from '../domain/exec/decide.js'
@@ -34,7 +34,7 @@ export interface StoredBlob extends Times {
   labels: Labels
 }
 export interface StoredSnapshot extends Times, SnapshotRecord {}
-export interface StoredContainer extends ContainerTimes {
+export interface StoredContainer extends Times {
   lifecycle: Container
 }
 export interface StoredLease {

@@ -1,5 +1,5 @@
 // The facts about a container: the record from which tasks are made.
-import type { HeavyAny, Labels, SmallAny, Timestamp } from '../values.js'
+import type { HeavyAny, Labels, SmallAny } from '../values.js'
 
 /** What a client says of a container; heavy parts by place. Source: containerd.services.containers.v1.Container. */
 export interface ContainerRecord {
@@ -35,9 +35,3 @@ export interface ContainerFacts {
 }
 
 export type ContainerState = 'absent' | 'idle' | 'occupied'
-
-/** A container as the fold keeps it. */
-export interface ContainerTimes {
-  createdAt: Timestamp
-  updatedAt: Timestamp
-}
