@@ -1,5 +1,11 @@
 // Runs a machine as a pure function: a lifecycle and an event in, the next lifecycle out, or a refusal.
-import { type AnyMachineSnapshot, type AnyStateMachine, initialTransition, transition } from 'xstate'
+import {
+  type AnyActorScope,
+  type AnyMachineSnapshot,
+  type AnyStateMachine,
+  createActor,
+  initialTransition,
+} from 'xstate'
 import type { Refusal, RefusalReason } from './decision.js'
 
 /** Where a lifecycle is, and what it has learnt on the way. The state that stands for "there is none" is `absent`. */
@@ -23,16 +29,28 @@ export function lifecycleOf<State extends string, Facts, Event extends { type: s
   read: (snapshot: AnyMachineSnapshot) => Lifecycle<State, Facts>,
 ): LifecycleMachine<State, Facts, Event> {
   const [initial] = initialTransition(machine)
+  const scope = inertScope(machine)
   return {
     machine,
     absent: read(initial),
     next(current, event) {
       const snapshot = machine.resolveState({ value: current.state, context: current.facts })
       if (!snapshot.can(event)) return undefined
-      const [after] = transition(machine, snapshot, event)
-      return read(after)
+      return read(machine.transition(snapshot, event, scope))
     },
   }
+}
+
+/**
+ * What a machine's step needs of an actor, without one that lives. xstate's `transition` makes it anew for each step,
+ * which is most of that step's cost; ours is made once. Its shape is xstate's own affair: therefore its version is
+ * pinned, and a test compares every step with `transition`.
+ */
+function inertScope(machine: AnyStateMachine): AnyActorScope {
+  const self = createActor(machine) // never started
+  const nothing = () => {}
+  const scope = { self, system: self.system, id: '', sessionId: '' }
+  return { ...scope, logger: nothing, defer: nothing, emit: nothing, stopChild: nothing, actionExecutor: nothing }
 }
 
 /** The words for a command that the machine has no transition for: it is there already, it is not there, or not now. */
