@@ -1,7 +1,9 @@
 // What a plugin has to tell the journal and has not seen acknowledged: bounded, in order, sent again after a break.
+
 import { randomUUID } from 'node:crypto'
 import type { Emit } from '../../proto/gen/purser/plugins/v1/registry.js'
 import { Code, invalidArgument, StatusError } from './errors.js'
+import { failpoint } from './failpoint.js'
 import type { Emission } from './plugin.js'
 
 interface Pending {
@@ -102,6 +104,7 @@ export class EmissionQueue {
       if (!next) return
       this.#unanswered++
       this.#send(next.emit)
+      failpoint('emission.sent')
     }
   }
 

@@ -1,8 +1,10 @@
 // A gRPC server's own unix socket: private, replaced when stale, closed gracefully.
+
 import { chmod, mkdir, rename, rm, stat } from 'node:fs/promises'
 import { connect, createServer, type Socket } from 'node:net'
 import { dirname } from 'node:path'
 import { type Server, ServerCredentials } from '@grpc/grpc-js'
+import { failpoint } from './failpoint.js'
 import type { PeerCredentials } from './linux.js'
 
 export interface ListenOptions {
@@ -54,7 +56,9 @@ export async function listen(server: Server, path: string, options: ListenOption
   })
   await chmod(draft, options.mode ?? 0o660)
   const { ino } = await stat(draft)
+  failpoint('socket.bound')
   await rename(draft, path)
+  failpoint('socket.renamed')
 
   return {
     path,

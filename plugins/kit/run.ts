@@ -1,4 +1,5 @@
 // A plugin's life beside a supervisor: open, register, serve, come back after a break, leave in peace.
+
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type ClientDuplexStream, credentials, Metadata } from '@grpc/grpc-js'
 import type { Logger } from 'pino'
@@ -10,6 +11,7 @@ import {
 } from '../../proto/gen/purser/plugins/v1/registry.js'
 import { EmissionQueue } from './emissions.js'
 import { toStatusError } from './errors.js'
+import { failpoint } from './failpoint.js'
 import type { PluginDefinition } from './plugin.js'
 import { messageLimits } from './serve.js'
 import { OpenFailed, Serving } from './serving.js'
@@ -139,6 +141,7 @@ class PluginLife implements RunningPlugin {
             await this.#open(stream, message.value)
             break
           case 'ack':
+            failpoint('emission.acknowledged')
             this.#emissions.acknowledge(message.value.id, message.value.sequence)
             break
           case 'drain':
@@ -175,6 +178,7 @@ class PluginLife implements RunningPlugin {
       emissions: this.#emissions,
       leaving: this.#leaving.signal,
     })
+    failpoint('plugin.opened')
     say(stream, { $case: 'ready', value: { exports: this.#serving.exports } })
     this.#registered = stream
     this.#emissions.connect(emit => say(stream, { $case: 'emit', value: emit }))

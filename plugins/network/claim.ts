@@ -1,6 +1,8 @@
 // The right to work on one attachment. A CNI plugin that outlives us inherits it, so nobody undoes what it still does.
+
 import { closeSync, fstatSync, openSync, readFileSync, statSync, unlinkSync, writeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { failpoint } from '../kit/failpoint.js'
 import { tryLock } from '../kit/linux.js'
 import { killGroup } from './process.js'
 
@@ -37,7 +39,10 @@ export async function claim(path: string, patienceMs: number): Promise<Claim> {
 export function tryClaim(path: string): Claim | undefined {
   const fd = openSync(path, 'a+', 0o600)
   // The holder removes the file when it is done: a lock on a file that has no name any more says nothing.
-  if (tryLock(fd) && isSameFile(fd, path)) return held(path, fd)
+  if (tryLock(fd) && isSameFile(fd, path)) {
+    failpoint('claim.taken')
+    return held(path, fd)
+  }
   closeSync(fd)
   return undefined
 }

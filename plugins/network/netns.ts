@@ -1,7 +1,9 @@
 // Network namespaces that live without a process: pinned by a bind mount on a file.
+
 import { mkdir, rm, statfs, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { unknown } from '../kit/errors.js'
+import { failpoint } from '../kit/failpoint.js'
 import { SystemCallError, UmountFlag, umount } from '../kit/linux.js'
 import type { Claim } from './claim.js'
 import { runChild } from './process.js'
@@ -18,6 +20,7 @@ export async function pinNetns(path: string, timeoutMs: number, claim: Claim): P
   await mkdir(dirname(path), { recursive: true, mode: 0o700 })
   await unpinNetns(path) // what an attachment whose record is lost has left
   await writeFile(path, '', { flag: 'wx', mode: 0o600 })
+  failpoint('netns.begun')
   const outcome = await runChild({
     file: 'unshare',
     args: [`--net=${path}`, 'ip', 'link', 'set', 'lo', 'up'],
@@ -26,6 +29,7 @@ export async function pinNetns(path: string, timeoutMs: number, claim: Claim): P
     timeoutMs,
     claim,
   })
+  failpoint('netns.made')
   if (outcome.failure === undefined) return
   throw unknown(`making a network namespace failed: ${outcome.failure}: ${outcome.stderr.trim()}`)
 }
@@ -42,7 +46,9 @@ export async function isPinned(path: string): Promise<boolean> {
 /** Also fine when the namespace, or the file, has gone. Processes inside keep the namespace until they end. */
 export async function unpinNetns(path: string): Promise<void> {
   for (let mounts = 0; mounts < stackedMountsMax && unmounted(path); mounts++);
+  failpoint('netns.unmounted')
   await rm(path, { force: true })
+  failpoint('netns.removed')
 }
 
 /** False when nothing is mounted there. */

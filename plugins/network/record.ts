@@ -1,6 +1,8 @@
 // What is known of each attachment, on disk before it is done: a crash at any point leaves something to clean up from.
+
 import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { failpoint } from '../kit/failpoint.js'
 import type { Json } from '../kit/plugin.js'
 import { isObject, type JsonObject, type NetworkList, parseNetworkList } from './cni/list.js'
 import { parseObject } from './cni/result.js'
@@ -50,8 +52,10 @@ export class Records {
     } finally {
       await file.close()
     }
+    failpoint('attachment.drafted')
     await rename(temporary, path)
     await this.syncDirectory()
+    failpoint('attachment', record.stage)
   }
 
   /** Undefined: there is none. Throws when it is there and can't be understood. */
@@ -67,6 +71,7 @@ export class Records {
   async remove(key: AttachmentKey): Promise<void> {
     await rm(this.path(key), { force: true })
     await this.syncDirectory()
+    failpoint('attachment.removed')
   }
 
   async keys(): Promise<AttachmentKey[]> {

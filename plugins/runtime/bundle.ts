@@ -1,4 +1,5 @@
 // Bundles: what a shim finds on disk about one container, from before it starts until after it is gone.
+
 import {
   chmodSync,
   chownSync,
@@ -13,6 +14,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { invalidArgument } from '../kit/errors.js'
+import { failpoint } from '../kit/failpoint.js'
 import { mkfifo } from '../kit/linux.js'
 import { mountsBelow, unmountBelow } from './mounts.js'
 
@@ -48,6 +50,7 @@ export class Bundles {
     const bundle = this.path(name)
     mkdirSync(join(bundle, '..'), { recursive: true, mode: 0o711 })
     mkdirSync(bundle, { mode: 0o700 })
+    failpoint('bundle.begun')
     try {
       if (rootGid !== 0) {
         chownSync(bundle, -1, rootGid)
@@ -56,6 +59,7 @@ export class Bundles {
       mkdirSync(join(bundle, 'rootfs'), { mode: 0o711 })
       writeFileSync(join(bundle, 'config.json'), config, { mode: 0o600 })
       mkfifo(join(bundle, 'log'), 0o600)
+      failpoint('bundle.made')
       return bundle
     } catch (error) {
       this.remove(bundle)
@@ -68,6 +72,7 @@ export class Bundles {
     this.#retired += 1
     const place = join(this.#ended, `${process.pid}-${Date.now()}-${this.#retired}`)
     renameSync(bundle, place)
+    failpoint('bundle.retired')
     return place
   }
 

@@ -1,8 +1,10 @@
 // What happened to one task, kept in its bundle line by line: enough to take it up again after a restart, and to tell
 // an exit that nobody has heard of.
+
 import { appendFileSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Timestamp } from '../../proto/gen/google/protobuf/timestamp.js'
+import { failpoint } from '../kit/failpoint.js'
 import { parseEntry, printEntry } from './entry.js'
 import type { ProcessIdentity } from './process.js'
 import type { Stdio } from './stdio.js'
@@ -91,6 +93,7 @@ export class History {
     this.#lines += 1
     if (this.#lines > linesMax + 8 * this.processes.size) this.#rewrite()
     else appendFileSync(join(this.bundle, fileName), printEntry(entry), { mode: 0o600 })
+    failpoint('history', entry.kind)
   }
 
   #apply(entry: HistoryEntry): void {
@@ -115,6 +118,7 @@ export class History {
     const entries = [...this.#entries()]
     const path = join(this.bundle, fileName)
     writeFileSync(`${path}~`, entries.map(printEntry).join(''), { mode: 0o600 })
+    failpoint('history.drafted')
     renameSync(`${path}~`, path)
     this.#lines = entries.length
   }

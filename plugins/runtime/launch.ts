@@ -1,9 +1,11 @@
 // The two commands of a shim binary: `start`, which answers where the shim serves, and `delete`, which cleans up after
 // one that died. Source: containerd's runtime/v2 README, "Shim Authoring".
+
 import { spawn } from 'node:child_process'
 import type { Readable, Writable } from 'node:stream'
 import { DeleteResponse } from '../../proto/gen/containerd/task/v2/shim.js'
 import { Code, StatusError, unimplemented, unknown } from '../kit/errors.js'
+import { failpoint } from '../kit/failpoint.js'
 import { asObject, asString } from './json.js'
 
 /** Which shim, for which task. */
@@ -33,6 +35,7 @@ export async function startShim(
   deadlineMs: number,
 ): Promise<StartedShim> {
   const { stdout } = await run(command, ['start'], { input: options, deadlineMs })
+  failpoint('shim.started')
   return parseStarted(stdout.toString('utf8'))
 }
 
@@ -40,6 +43,7 @@ export async function startShim(
 export async function deleteByShim(command: ShimCommand, deadlineMs: number): Promise<DeleteResponse> {
   // It reads its files from the working directory, and takes the last part of that for the id.
   const { stdout } = await run(command, ['-bundle', command.bundle, 'delete'], { input: undefined, deadlineMs })
+  failpoint('shim.deleted')
   try {
     return DeleteResponse.decode(stdout)
   } catch (error) {

@@ -1,7 +1,9 @@
 // One running shim, as its Task API shows it.
+
 import type { Logger } from 'pino'
 import { TaskService } from '../../proto/gen/containerd/task/v2/shim.js'
 import { Code, StatusError } from '../kit/errors.js'
+import { failpoint } from '../kit/failpoint.js'
 import type { ShimFacts } from './history.js'
 import { identify, type ProcessIdentity, signalProcess, waitGone } from './process.js'
 import { endMarked, markOf } from './strays.js'
@@ -105,7 +107,9 @@ export class Shim {
     limits: CallLimits,
   ): Promise<Response> {
     const name = method.path.slice(method.path.lastIndexOf('/') + 1)
-    return method.responseDeserialize(await this.#callRaw(name, method.requestSerialize(request), limits))
+    const answer = await this.#callRaw(name, method.requestSerialize(request), limits)
+    failpoint('shim.answered', name)
+    return method.responseDeserialize(answer)
   }
 
   /** Asks it to end, and sees that it does. One that still has containers stays. `id` is a container that it had. */

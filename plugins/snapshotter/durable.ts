@@ -1,6 +1,8 @@
 // Getting names and small files onto the disk, off the event loop and with few flushes.
+
 import { closeSync, fsync, fsyncSync, openSync, renameSync, writeFileSync } from 'node:fs'
 import { promisify } from 'node:util'
+import { failpoint } from '../kit/failpoint.js'
 
 const flush = promisify(fsync)
 
@@ -55,7 +57,9 @@ export async function replaceFile(path: string, text: string): Promise<void> {
   const draft = `${path}~`
   writeFileSync(draft, text, { mode: 0o600 })
   await sync(draft)
+  failpoint('snapshot.meta.drafted')
   renameSync(draft, path)
+  failpoint('snapshot.meta.renamed')
 }
 
 /** As replaceFile, and the directory too: for opening, when nobody waits. */

@@ -1,7 +1,9 @@
 // The rules of snapshots: who may be whose parent, what may be committed and removed. As containerd's snapshotters.
+
 import type { Logger } from 'pino'
 import type { Mount } from '../../proto/gen/containerd/types/mount.js'
 import { alreadyExists, failedPrecondition, invalidArgument, notFound, unimplemented } from '../kit/errors.js'
+import { failpoint } from '../kit/failpoint.js'
 import { Lanes } from './lanes.js'
 import type { Snapshot, Usage } from './snapshot.js'
 import type { SnapshotStore } from './store.js'
@@ -108,6 +110,7 @@ export class Snapshots {
       const parent = this.#entries.get(snapshot.parent)
       if (parent) parent.children--
       await durable
+      failpoint('snapshot.removed')
     })
   }
 

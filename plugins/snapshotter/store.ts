@@ -1,4 +1,5 @@
 // Snapshots on disk: one directory each, <root>/snapshots/<id>/{fs,work,meta.json}, and nothing else to keep in step.
+
 import {
   closeSync,
   existsSync,
@@ -11,6 +12,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import type { Logger } from 'pino'
+import { failpoint } from '../kit/failpoint.js'
 import { syncfsInBackground } from '../kit/linux.js'
 import { replaceFile, SharedDirectory, sync } from './durable.js'
 import { Ids } from './ids.js'
@@ -54,13 +56,17 @@ export class SnapshotStore {
     const snapshot = describe(await this.#ids.next())
     const directory = this.directory(snapshot.id)
     mkdirSync(directory, { mode: 0o700 })
+    failpoint('snapshot.made')
     try {
       await fill(directory)
+      failpoint('snapshot.filled')
       const meta = `${directory}/meta.json`
       writeFileSync(meta, encodeSnapshot(snapshot), { mode: 0o600 })
+      failpoint('snapshot.named')
       // All names are there before the first flush, and all flushes are asked for at once: a journaling file system
       // then writes its journal once for the four of them (measured: half of what they take in turn).
       await Promise.all([sync(meta), sync(directory), sync(files(directory)), this.#snapshots.sync()])
+      failpoint('snapshot.synced')
       return snapshot
     } catch (error) {
       this.trash.throw(directory)
@@ -73,6 +79,7 @@ export class SnapshotStore {
     const directory = this.directory(snapshot.id)
     await replaceFile(`${directory}/meta.json`, encodeSnapshot(snapshot))
     await sync(directory)
+    failpoint('snapshot.changed')
   }
 
   /** What a client wrote into a snapshot is in the page cache: a layer must not be named before it is on disk. */
@@ -80,6 +87,7 @@ export class SnapshotStore {
     const fd = openSync(this.directory(id), 'r')
     try {
       await syncfsInBackground(fd)
+      failpoint('snapshot.flushed')
     } finally {
       closeSync(fd)
     }

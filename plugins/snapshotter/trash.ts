@@ -1,8 +1,10 @@
 // Where removed snapshots go: out of sight at once, off the disk in the background.
+
 import { mkdirSync, readdirSync, renameSync } from 'node:fs'
 import { rm, rmdir } from 'node:fs/promises'
 import { basename } from 'node:path'
 import type { Logger } from 'pino'
+import { failpoint } from '../kit/failpoint.js'
 import { runCommand } from './command.js'
 
 /** How many directories one rm gets: a bound for its command line. */
@@ -30,6 +32,7 @@ export class Trash {
   throw(directory: string): void {
     const place = `${this.#path}/${basename(directory)}`
     renameSync(directory, place)
+    failpoint('snapshot.trashed')
     this.#emptySoon()
   }
 

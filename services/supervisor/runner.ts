@@ -6,7 +6,9 @@
 //   4. reply    the caller hears the sequence, and may wait for what was begun
 //
 // Decisions on one lane wait for each other up to step 2; no lane is held while a plugin works.
+
 import { Code, StatusError } from '../../plugins/kit/errors.js'
+import { failpoint } from '../../plugins/kit/failpoint.js'
 import type { Actor } from '../../proto/gen/purser/journal/v1/record.js'
 import type { Clock } from './clock.js'
 import { type Decision, type DomainEvent, type Fact, isRefusal, type Refusal } from './domain/decision.js'
@@ -82,7 +84,10 @@ export class Runner {
   async attempt(cause: Cause, lane: string, decide: (world: World) => Decision): Promise<Outcome | Refusal> {
     const decided = await this.lanes.run(lane, () => this.decideAndAppend(cause, decide))
     if (isRefusal(decided)) return decided
-    return { sequence: decided.last, settled: this.begin(cause, decided.facts, decided.last) }
+    failpoint('runner.appended')
+    const settled = this.begin(cause, decided.facts, decided.last)
+    failpoint('runner.performed')
+    return { sequence: decided.last, settled }
   }
 
   /** A fact of another lane can meet ours on a stream that they share, such as a lease's: then ours is decided again. */

@@ -1,4 +1,5 @@
 // containerd.services.diff.v1.Diff on the wire: decode and validate, find the trees, let a worker do it, encode.
+
 import { randomUUID } from 'node:crypto'
 import type { Logger } from 'pino'
 import type {
@@ -10,6 +11,7 @@ import type {
 } from '../../../proto/gen/containerd/services/diff/v1/diff.js'
 import type { Timestamp } from '../../../proto/gen/google/protobuf/timestamp.js'
 import { Code, failedPrecondition, invalidArgument, StatusError } from '../../kit/errors.js'
+import { failpoint } from '../../kit/failpoint.js'
 import { type CallContext, unary } from '../../kit/serve.js'
 import { LayerError, type LayerFailure } from '../layer/errors.js'
 import type { LayerLimits } from '../layer/limits.js'
@@ -56,6 +58,7 @@ async function apply(parts: DifferParts, request: ApplyRequest, { signal }: Call
     const sync = request.syncFs || parts.sync
     const reply = await workers.run({ kind: 'apply', ...source, target, limits, sync, zstd }, signal)
     if (reply.kind !== 'applied') throw refusal(reply)
+    failpoint('layer.applied')
     const { diffId, size, warnings } = reply.result
     if (warnings.length > 0) log.warn({ digest, warnings }, 'a layer was unpacked with parts left out')
     const applied = { mediaType: uncompressedLayer, digest: diffId, size: BigInt(size), annotations: {} }
@@ -76,6 +79,7 @@ async function diff(parts: DifferParts, request: DiffRequest, context: CallConte
     const epochNs = request.sourceDateEpoch && nanosecondsOf(request.sourceDateEpoch)
     const output: Omit<PackJob, 'source'> = { kind: 'pack', output: writer.fd, compression, epochNs, zstd: parts.zstd }
     const { digest, size, diffId, warnings } = await pack(parts, request, output, signal)
+    failpoint('layer.packed')
     if (warnings.length > 0) log.warn({ digest, warnings }, 'a layer was made with parts left out')
     await adopt(writer, digest, BigInt(size))
     const annotations = { [uncompressedAnnotation]: diffId }

@@ -1,8 +1,10 @@
 // From the mounts of a snapshot to directories: without mounting where that is possible, else below a temporary one.
+
 import { randomUUID } from 'node:crypto'
 import { mkdirSync, readdirSync, rmdirSync } from 'node:fs'
 import { isAbsolute, join } from 'node:path'
 import { failedPrecondition, invalidArgument, unimplemented } from '../../kit/errors.js'
+import { failpoint } from '../../kit/failpoint.js'
 import { MountFlag, SystemCallError, UmountFlag, umount } from '../../kit/linux.js'
 import type { LayerTarget } from '../layer/whiteouts.js'
 import { type MountSpec, mountAt, optionValue, parseOptions } from './mountOptions.js'
@@ -54,9 +56,11 @@ export class Trees {
     mkdirSync(root, { mode: 0o700 })
     try {
       for (const spec of mounts) mountAt(spec, root)
+      failpoint('tree.mounted')
       return await use(root)
     } finally {
       this.#unmount(root)
+      failpoint('tree.unmounted')
     }
   }
 

@@ -1,8 +1,10 @@
 // Committed blobs: one read-only file each, named by its digest.
+
 import { type Dirent, existsSync } from 'node:fs'
 import { type FileHandle, mkdir, open, readdir, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { notFound } from '../../kit/errors.js'
+import { failpoint } from '../../kit/failpoint.js'
 import { algorithmOf, algorithms, type Digest, hexOf, isDigest } from './digest.js'
 
 export interface BlobInfo {
@@ -47,6 +49,7 @@ export class Blobs {
 
   async remove(digest: Digest): Promise<void> {
     await unlink(this.path(digest)).catch(absent(() => missing(digest)))
+    failpoint('blob.removed')
   }
 
   /** In no particular order; blobs that come or go meanwhile may be missing. */

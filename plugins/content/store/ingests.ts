@@ -1,10 +1,12 @@
 // Uploads in progress: one directory each, found by namespace and ref, resumable after anything but an abort.
+
 import { createHash, randomUUID } from 'node:crypto'
 import { constants, renameSync, statSync } from 'node:fs'
 import { type FileHandle, mkdir, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import { alreadyExists, invalidArgument, notFound, unavailable } from '../../kit/errors.js'
+import { failpoint } from '../../kit/failpoint.js'
 import { tryLock } from '../../kit/linux.js'
 import { absent, type Blobs } from './blobs.js'
 import { algorithmOf, type Digest, newHash } from './digest.js'
@@ -135,10 +137,12 @@ export class Ingests {
     const removed = join(this.#root, `removed-${randomUUID()}`)
     try {
       renameSync(directory, removed)
+      failpoint('ingest.trashed')
     } catch (error) {
       absent(() => undefined)(error)
     }
     await rm(removed, { recursive: true, force: true })
+    failpoint('ingest.removed')
   }
 
   #directory(namespace: string, ref: string): string {
@@ -156,6 +160,7 @@ const isIngestName = (name: string) => /^[0-9a-f]{64}$/.test(name)
 /** The lock ends with the file, so with the process at the latest. */
 async function lockData(directory: string, ref: string): Promise<FileHandle> {
   await mkdir(directory, { mode: 0o700 }).catch(tolerateExisting)
+  failpoint('ingest.made')
   const path = join(directory, dataName)
   const data = await open(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
   try {
@@ -194,7 +199,9 @@ async function resume(
 async function writeHeader(directory: string, header: IngestHeader): Promise<IngestHeader> {
   const aside = join(directory, `${headerName}.new`)
   await writeFile(aside, JSON.stringify(header), { mode: 0o600 })
+  failpoint('ingest.header.drafted')
   renameSync(aside, join(directory, headerName))
+  failpoint('ingest.header.renamed')
   return header
 }
 

@@ -1,8 +1,10 @@
 // The one writer of an ingest: appends, hashes as it goes, and turns the ingest into a blob.
+
 import type { Hash } from 'node:crypto'
 import { fstatSync, renameSync, statSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { aborted, alreadyExists, Code, failedPrecondition, invalidArgument, StatusError } from '../../kit/errors.js'
+import { failpoint } from '../../kit/failpoint.js'
 import type { Blobs } from './blobs.js'
 import { type Algorithm, algorithmOf, type Digest, digestOf, newHash } from './digest.js'
 import type { IngestHeader } from './ingests.js'
@@ -95,6 +97,7 @@ export class IngestWriter {
       await this.#parts.data.truncate(Number(this.#offset)).catch(() => {}) // else resuming finds bytes nobody acknowledged
       throw spaceError(error)
     }
+    failpoint('ingest.written')
     this.#hash.update(data)
     this.#offset = end
     this.#updatedAt = Date.now()
@@ -166,9 +169,11 @@ export class IngestWriter {
     if (!this.#hasName()) throw aborted(`ref ${header.ref} was aborted while it was written`)
     const exists = blobs.has(digest)
     if (!exists) renameSync(dataPath, blobs.path(digest))
+    failpoint('blob.renamed')
     await remove()
     if (exists) throw alreadyExists(`content ${digest}`)
     await syncDirectory(blobs.directory(digest))
+    failpoint('blob.synced')
   }
 
   async #remove(): Promise<void> {
@@ -185,6 +190,7 @@ export class IngestWriter {
     try {
       await this.#parts.data.chmod(0o400)
       await this.#parts.data.sync()
+      failpoint('ingest.synced')
     } catch (error) {
       // After a failed fsync the kernel may have dropped pages and call the next one a success: nothing to resume.
       await this.#remove()

@@ -1,7 +1,9 @@
 // One call of one CNI plugin: environment, configuration on stdin, result or error on stdout.
 // Source: CNI specification, section 2 (execution protocol).
+
 import { access, constants } from 'node:fs/promises'
 import { Code, failedPrecondition, StatusError, unknown } from '../../kit/errors.js'
+import { failpoint } from '../../kit/failpoint.js'
 import type { Claim } from '../claim.js'
 import { type ChildOutcome, runChild } from '../process.js'
 import { isObject, type JsonObject, type NetworkList, type PluginConf } from './list.js'
@@ -42,6 +44,7 @@ export async function callPlugin(
     timeoutMs: execution.timeoutMs,
     claim: execution.claim,
   })
+  failpoint('cni', verb)
   const context = `plugin type=${JSON.stringify(plugin.type)} failed (${verb.toLowerCase()})`
   if (outcome.timedOut) throw new StatusError(Code.DEADLINE_EXCEEDED, `${context}: ${outcome.failure}`)
   if (outcome.failure !== undefined) throw unknown(`${context}: ${ownWords(outcome)}`)

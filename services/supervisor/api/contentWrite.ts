@@ -1,8 +1,10 @@
 // Content.Write: a client's bytes go to the content plugin undecoded; only what starts and ends a write is understood.
+
 import { once } from 'node:events'
 import { BinaryReader } from '@bufbuild/protobuf/wire'
 import type { ClientDuplexStream } from '@grpc/grpc-js'
 import { alreadyExists, Code, outOfRange, StatusError, toStatusError } from '../../../plugins/kit/errors.js'
+import { failpoint } from '../../../plugins/kit/failpoint.js'
 import { bidi, type CallContext } from '../../../plugins/kit/serve.js'
 import {
   WriteAction,
@@ -80,6 +82,7 @@ async function* passOn(
   try {
     for await (const bytes of upstream) {
       const response = WriteContentResponse.decode(bytes)
+      failpoint('plugin.answered.Content.Write')
       if (response.action === WriteAction.COMMIT) await record(deps, call, response, commits.shift()?.labels ?? {})
       yield bytes
     }

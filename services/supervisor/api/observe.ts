@@ -1,4 +1,5 @@
 // Hears how each call of a service ended and how long it took, without standing between the caller and the handler.
+
 import type {
   handleBidiStreamingCall,
   handleClientStreamingCall,
@@ -11,6 +12,7 @@ import type {
   UntypedServiceImplementation,
 } from '@grpc/grpc-js'
 import { Code } from '../../../plugins/kit/errors.js'
+import { failpoint } from '../../../plugins/kit/failpoint.js'
 
 /** A call that is over. */
 export interface CallObservation {
@@ -61,6 +63,7 @@ function watch(method: Method, handler: UntypedHandleCall, observe: ObserveCall)
       handler(call, (error, value, trailer, flags) => {
         end(error ? (error.code ?? Code.UNKNOWN) : Code.OK)
         callback(error, value, trailer, flags)
+        failpoint('api.replied', method.path)
       })
     }
   }
@@ -70,7 +73,10 @@ function watch(method: Method, handler: UntypedHandleCall, observe: ObserveCall)
       // grpc-js finishes a stream also after an error and after a cancellation: the first of them is the truth.
       call.once('error', (error: { code?: Code }) => end(error.code ?? Code.UNKNOWN))
       call.once('cancelled', () => end(Code.CANCELLED))
-      call.once('finish', () => end(Code.OK))
+      call.once('finish', () => {
+        end(Code.OK)
+        failpoint('api.replied', method.path)
+      })
       handler(call)
     }
   }

@@ -14,8 +14,10 @@
 //  48  u64  first: the journal begins with this sequence, older ones were given up on purpose
 //  56  u32  zero
 //  60  u32  checksum of the 60 bytes above
+
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
+import { failpoint } from '../../../plugins/kit/failpoint.js'
 import { type Disk, type DiskFile, errorCode, reading, writeAll } from './disk.js'
 import type { Sequence } from './journal.js'
 import { idBytes, idText } from './segment.js'
@@ -51,7 +53,9 @@ export class MarkFile {
     const file = await disk.open(draft, 'create')
     try {
       await writeAll(file, [Buffer.alloc(SLOTS_APART + SLOT_BYTES)], 0)
+      failpoint('journal.mark.drafted')
       await disk.rename(draft, markPath(dir))
+      failpoint('journal.mark.renamed')
       await disk.syncDirectory(dir)
       return new MarkFile(file, 1n)
     } catch (error) {
@@ -64,6 +68,7 @@ export class MarkFile {
   async write(mark: Mark): Promise<void> {
     const position = Number(this.turn % 2n) * SLOTS_APART
     await writeAll(this.file, [encode(mark, this.turn)], position)
+    failpoint('journal.marked')
     this.turn += 1n
   }
 

@@ -1,6 +1,8 @@
 // The reserve: a file that is given up piece by piece when the disk is full, for batches that free space.
+
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
+import { failpoint } from '../../../plugins/kit/failpoint.js'
 import { type Disk, type DiskFile, errorCode, reading, writeAll } from './disk.js'
 
 const PIECE_BYTES = 64 * 1024
@@ -39,6 +41,7 @@ export class Reserve {
         for (let at = before; at < this.full; at += PIECE_BYTES)
           await writeAll(file, [randomBytes(Math.min(PIECE_BYTES, this.full - at))], at)
         await file.sync()
+        failpoint('journal.reserve.filled')
         this.bytes = this.full
       } catch (error) {
         await file.truncate(before)
@@ -54,6 +57,7 @@ export class Reserve {
       const left = Math.max(0, this.bytes - bytes)
       await file.truncate(left)
       await file.sync()
+      failpoint('journal.reserve.given')
       this.bytes = left
     })
     return true

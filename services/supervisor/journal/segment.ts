@@ -15,8 +15,10 @@
 // has its name has a whole header. It grows by zeros ahead of the frames: a flush then changes no metadata, which is
 // faster, and a full disk shows before a flush is begun rather than in its middle. It is sealed by cutting off the
 // zeros; only then is the next one made.
+
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
+import { failpoint } from '../../../plugins/kit/failpoint.js'
 import { type Disk, type DiskFile, readExactly, writeAll } from './disk.js'
 import type { Sequence } from './journal.js'
 import type { Milestone } from './scan.js'
@@ -126,8 +128,11 @@ export class ActiveSegment {
     try {
       const size = wholePages(SEGMENT_HEADER_BYTES + room)
       await writeAll(file, [bytes, ...zeroParts(size - SEGMENT_HEADER_BYTES)], 0)
+      failpoint('journal.segment.drafted')
       await disk.rename(draft, path)
+      failpoint('journal.segment.renamed')
       await disk.syncDirectory(dir)
+      failpoint('journal.segment.synced')
       const segment = {
         path,
         first: header.first,
@@ -175,6 +180,7 @@ export class ActiveSegment {
       await file.truncate(segment.size)
       throw error
     }
+    failpoint('journal.segment.grown')
     segment.size = size
   }
 
@@ -193,8 +199,10 @@ export class ActiveSegment {
   /** Takes away, durably, whatever a failed write has left behind the last record. */
   async cutBack(): Promise<void> {
     await this.file.truncate(this.segment.end)
+    failpoint('journal.segment.cut')
     this.segment.size = this.segment.end
     await this.file.sync()
+    failpoint('journal.segment.sealed')
   }
 
   /** Writes again, as they are, the bytes between `from` and the end. */

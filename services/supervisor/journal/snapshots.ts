@@ -18,10 +18,12 @@
 //
 // The versions may be newer than the state: reopening reads every record behind `sequence`, which sets those streams
 // to the same values again. A file is written aside, synced and renamed; the newest two are kept.
+
 import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import { crc32 } from 'node:zlib'
 import type { Logger } from 'pino'
+import { failpoint } from '../../../plugins/kit/failpoint.js'
 import { type Disk, errorCode, readExactly, reading, writeAll } from './disk.js'
 import type { FoldSnapshot, Sequence } from './journal.js'
 import type { Milestone } from './scan.js'
@@ -79,8 +81,11 @@ export async function writeSnapshot(disk: Disk, dir: string, journal: string, sn
   try {
     await disk.makeDirectory(directory)
     await writeDraft(disk, draft, [header, ...body])
+    failpoint('journal.snapshot.drafted')
     await disk.rename(draft, path)
+    failpoint('journal.snapshot.renamed')
     await disk.syncDirectory(directory)
+    failpoint('journal.snapshot.synced')
   } catch (error) {
     await disk.remove(draft)
     throw error

@@ -1,4 +1,5 @@
 // Writes batches to the segments, and decides what a disk that is full or fails means.
+import { failpoint } from '../../../plugins/kit/failpoint.js'
 import type { CommitStore, Pending, Written } from './commits.js'
 import { frameBytes, writeFrame } from './frame.js'
 import type { Batch, JournalHealth, JournalUnavailable } from './journal.js'
@@ -159,6 +160,7 @@ export class Writer implements CommitStore {
       await active.cutBack()
       return undefined
     }
+    failpoint('journal.written')
     active.accept(frames, batches.at(-1)?.records.at(-1)?.sequence ?? segment.last)
     this.remember(batches, flush)
     return { durable: batches.length, bytes }

@@ -1,6 +1,8 @@
 // Calls to plugins: promises and async iterables with a deadline each, errors as StatusError, calls counted.
+
 import { type ClientDuplexStream, type CallOptions as GrpcCallOptions, Metadata } from '@grpc/grpc-js'
 import { Code, StatusError, toStatusError } from '../../../plugins/kit/errors.js'
+import { failpoint } from '../../../plugins/kit/failpoint.js'
 import type { PluginKind } from '../../../plugins/kit/plugin.js'
 import { raw } from '../../../plugins/kit/serve.js'
 import { ContentService } from '../../../proto/gen/containerd/services/content/v1/content.js'
@@ -51,6 +53,7 @@ export function call<Request, Response>(
       grpcOptions(options),
       (error, response) => {
         options.signal?.removeEventListener('abort', cancel)
+        failpoint('plugin.answered', method.path)
         if (response !== undefined && !error) {
           end(Code.OK)
           resolve(response)

@@ -1,8 +1,10 @@
 // The bundled plugins' process: started with the supervisor, started again when it dies, gone when the supervisor is.
+
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
 import type { Logger } from 'pino'
+import { failpoint } from '../../../plugins/kit/failpoint.js'
 
 export interface PluginHostOptions {
   /** The script to run with our own node. */
@@ -81,6 +83,7 @@ class Supervised implements PluginHost {
       stdio: ['pipe', 'ignore', 'pipe'],
       env: { ...(env ?? process.env), UV_THREADPOOL_SIZE: String(hostThreads) },
     })
+    failpoint('host.started')
     this.#child = child
     this.state = 'running'
     child.stdin.on('error', () => {}) // it exited before us

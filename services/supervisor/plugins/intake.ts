@@ -1,6 +1,8 @@
 // A plugin's emissions on their way into the journal: many at once, in order, tried again while the journal refuses.
+
 import type { Logger } from 'pino'
 import { Code, toStatusError } from '../../../plugins/kit/errors.js'
+import { failpoint } from '../../../plugins/kit/failpoint.js'
 import type { Emit } from '../../../proto/gen/purser/plugins/v1/registry.js'
 
 export interface IntakeOptions {
@@ -62,8 +64,10 @@ export class EmissionIntake {
     this.#underWay++
     try {
       const sequence = await this.#options.journal(emit)
+      failpoint('registry.recorded')
       this.#retryMs = firstRetryMs
       this.#options.acknowledge(emit.id, sequence)
+      failpoint('registry.acknowledged')
     } catch (error) {
       const { code, details } = toStatusError(error)
       if (hopeless.has(code)) {

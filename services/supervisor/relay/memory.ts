@@ -1,6 +1,8 @@
 // The relay's place, kept in a file: a hint beside the stream's own word, so losing it costs repeats at most.
+
 import { readFile, rename, writeFile } from 'node:fs/promises'
 import type { Logger } from 'pino'
+import { failpoint } from '../../../plugins/kit/failpoint.js'
 import type { Memory } from './recovery.js'
 
 const saveEveryMs = 5_000
@@ -50,7 +52,9 @@ export class MemoryFile {
     const text = JSON.stringify({ journal: this.journal, ...memory, sequence: memory.sequence.toString() })
     try {
       await writeFile(`${this.path}.new`, `${text}\n`, { mode: 0o600 })
+      failpoint('relay.memory.drafted')
       await rename(`${this.path}.new`, this.path)
+      failpoint('relay.memory.renamed')
       this.#saved = memory
     } catch (error) {
       this.log.warn(

@@ -1,5 +1,7 @@
 // The messages on their way: a bounded number, acknowledged in order, given up together at the first failure.
+
 import type { headers, Msg, NatsConnection } from 'nats'
+import { failpoint } from '../../../plugins/kit/failpoint.js'
 import type { Sequence } from '../journal/journal.js'
 import { type Ack, parseAck, Refused } from './ack.js'
 import { type Message, messageIdHeader, type Place } from './message.js'
@@ -122,6 +124,7 @@ export class Outbox {
     this.#lastId = message.id
     try {
       connection.publish(message.subject, message.data, { reply: `${inbox}.${token}`, headers })
+      failpoint('relay.published')
     } catch (error) {
       this.#fail(error, flight)
     }
@@ -152,6 +155,7 @@ export class Outbox {
       const position = this.#beyond.size > 0 ? 0 : first.ack.position
       this.#settled = { sequence: first.sequence, position: Math.max(this.#settled.position, position) }
       this.options.onSettled(this.#settled, first.ack.duplicate)
+      failpoint('relay.acknowledged')
     }
     this.#wake()
   }
