@@ -6,17 +6,9 @@ import type { Logger } from 'pino'
 import { openApi } from './api/server.js'
 import { systemClock } from './clock.js'
 import type { Settings } from './config.js'
-import { Blobs } from './effects/blobs.js'
-import { Emissions } from './effects/emissions.js'
-import { Execs } from './effects/execs.js'
-import { Ledger } from './effects/ledger.js'
-import { Networks } from './effects/networks.js'
-import { Busy, performer } from './effects/perform.js'
-import { NetworkRecovery } from './effects/recovery/networks.js'
-import { TaskRecovery } from './effects/recovery/tasks.js'
-import { Snapshots } from './effects/snapshots.js'
+import { openCore } from './core.js'
+import type { Ledger } from './effects/ledger.js'
 import { messageOf } from './effects/supervisor.js'
-import { Tasks } from './effects/tasks.js'
 import { openFileJournal } from './journal/fileLog.js'
 import type { Journal } from './journal/journal.js'
 import { observe } from './metrics/observe.js'
@@ -24,11 +16,9 @@ import { bundledPlugins, type PluginCalls, pluginCalls, pluginConfig } from './p
 import { PluginDirectory } from './plugins/directory.js'
 import { startPluginHost } from './plugins/host.js'
 import { type PluginLedger, serveRegistry } from './plugins/registry.js'
-import { type Reconciliation, reconcileOnReady } from './reconcile.js'
+import type { Reconciliation } from './reconcile.js'
 import { openRelay } from './relay/open.js'
-import { Runner } from './runner.js'
 import { decodeEvent } from './state/codec.js'
-import { HeavyParts } from './state/heavy.js'
 import { publicationOf } from './state/publication.js'
 import { Store } from './state/store.js'
 import { version } from './version.js'
@@ -71,8 +61,6 @@ async function open(settings: Settings, log: Logger, opened: Opened): Promise<Su
   const journal = opened(await openJournal(settings, log), journal => journal.close())
   const store = opened(await Store.open(journal, log), store => store.close())
   const clock = systemClock()
-  const runner = new Runner(store, journal, clock)
-  const heavy = new HeavyParts(journal)
   const metrics = opened(await observe({ settings, version, journal, store, log }), metrics => metrics.close())
 
   const directory = opened(
@@ -80,26 +68,20 @@ async function open(settings: Settings, log: Logger, opened: Opened): Promise<Su
     directory => directory.close(),
   )
   const calls = pluginCalls(directory)
-  const busy = new Busy()
-  const networks = opened(new Networks(runner, store, calls.network, log), networks => networks.close())
-  const snapshots = opened(new Snapshots(runner, store, calls.snapshotter, log), snapshots => snapshots.close())
-  const blobs = new Blobs(store, calls.content, log)
-  const readHeavy = heavy.read.bind(heavy)
-  const tasks = new Tasks(runner, store, calls.runtime, networks, readHeavy, log, metrics.phase)
-  const execs = new Execs(runner, calls.runtime, readHeavy, log)
-  runner.performWith(performer({ tasks, execs, networks, snapshots, blobs }, busy))
-
-  const ledger = new Ledger(runner, store, new Emissions(runner, store, log), log)
-  await ledger.loseAll('the supervisor was restarted')
-  const recovery = {
-    tasks: new TaskRecovery(runner, store, calls.runtime, networks, busy, clock, log),
-    networks: new NetworkRecovery(store, calls.network, networks, busy, log),
-    snapshots,
-    blobs,
-    listSnapshots: (name: string) => listSnapshots(calls, name),
-    listBlobs: () => listBlobs(calls),
-  }
-  const reconciliation = opened(reconcileOnReady(store, recovery, log), reconciliation => reconciliation.stop())
+  const core = opened(
+    await openCore({
+      store,
+      journal,
+      clock,
+      log,
+      calls,
+      listSnapshots: name => listSnapshots(calls, name),
+      listBlobs: () => listBlobs(calls),
+      observe: metrics.phase,
+    }),
+    core => core.close(),
+  )
+  const { runner, heavy, snapshots, blobs, ledger, reconciliation } = core
   for (const proxy of settings.proxyPlugins) directory.addProxy(proxy)
   await openPlugins(settings, log, opened, directory, ledger)
 

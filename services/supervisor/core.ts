@@ -1,0 +1,81 @@
+// What decides and acts, put together: everything between the journal and the ports to the plugins. The supervisor runs
+// it on a disk and processes, the simulator (test/simulate) on what it makes of them.
+import type { Logger } from 'pino'
+import type { Info } from '../../proto/gen/containerd/services/content/v1/content.js'
+import type { Clock } from './clock.js'
+import { Blobs } from './effects/blobs.js'
+import { Emissions } from './effects/emissions.js'
+import { Execs } from './effects/execs.js'
+import { Ledger } from './effects/ledger.js'
+import { Networks } from './effects/networks.js'
+import { Busy, performer } from './effects/perform.js'
+import type { ContentCalls, NetworkCalls, RuntimeCalls, SnapshotterCalls } from './effects/ports.js'
+import { NetworkRecovery } from './effects/recovery/networks.js'
+import { TaskRecovery } from './effects/recovery/tasks.js'
+import { Snapshots } from './effects/snapshots.js'
+import { type PhaseObserver, Tasks } from './effects/tasks.js'
+import type { Journal } from './journal/journal.js'
+import { type Reconciliation, reconcileOnReady } from './reconcile.js'
+import { Runner } from './runner.js'
+import { HeavyParts } from './state/heavy.js'
+import type { Store } from './state/store.js'
+
+export interface CoreDeps {
+  store: Store
+  journal: Journal
+  clock: Clock
+  log: Logger
+  calls: {
+    runtime: RuntimeCalls
+    network: NetworkCalls
+    content: ContentCalls
+    snapshotter(name: string): SnapshotterCalls
+  }
+  /** The backend keys that a snapshotter holds. */
+  listSnapshots(snapshotter: string): Promise<string[]>
+  listBlobs(): AsyncIterable<Info>
+  observe: PhaseObserver
+}
+
+export interface Core {
+  runner: Runner
+  heavy: HeavyParts
+  snapshots: Snapshots
+  blobs: Blobs
+  ledger: Ledger
+  reconciliation: Reconciliation
+  close(): void
+}
+
+/** Resolves when the journal says that no plugin of the life before is there any more; each has to register anew. */
+export async function openCore(deps: CoreDeps): Promise<Core> {
+  const { store, journal, clock, log, calls, listSnapshots, listBlobs } = deps
+  const runner = new Runner(store, journal, clock)
+  const heavy = new HeavyParts(journal)
+  const busy = new Busy()
+  const networks = new Networks(runner, store, calls.network, log)
+  const snapshots = new Snapshots(runner, store, calls.snapshotter, log)
+  const blobs = new Blobs(store, calls.content, log)
+  const readHeavy = heavy.read.bind(heavy)
+  const tasks = new Tasks(runner, store, calls.runtime, networks, readHeavy, log, deps.observe)
+  const execs = new Execs(runner, calls.runtime, readHeavy, log)
+  runner.performWith(performer({ tasks, execs, networks, snapshots, blobs }, busy))
+
+  const ledger = new Ledger(runner, store, new Emissions(runner, store, log), log)
+  await ledger.loseAll('the supervisor was restarted')
+  const recovery = {
+    tasks: new TaskRecovery(runner, store, calls.runtime, networks, busy, clock, log),
+    networks: new NetworkRecovery(store, calls.network, networks, busy, log),
+    snapshots,
+    blobs,
+    listSnapshots,
+    listBlobs,
+  }
+  const reconciliation = reconcileOnReady(store, recovery, log)
+  const close = () => {
+    reconciliation.stop()
+    snapshots.close()
+    networks.close()
+  }
+  return { runner, heavy, snapshots, blobs, ledger, reconciliation, close }
+}
