@@ -12,7 +12,7 @@ const usage = `--registry unix:///run/purser/plugins/registry.sock   where to re
 --only KIND/ID         run just this one of the plugins here; may be repeated
 --token-file FILE      proves the right to register, where the registry asks for it
 --log-level LEVEL      trace, debug, info (default), warn, error
---exit-with-parent     end when standard input is closed`
+--with-parent          begin when a line comes on standard input, end when that is closed`
 
 /**
  * Runs the plugins until SIGTERM, or until the last of them has left. Exit codes: 0 after SIGTERM, 1 nothing runs,
@@ -31,13 +31,7 @@ export async function pluginMain(
     log.fatal({ err: error }, 'a fault in the plugin process: it ends and has to be started again')
     process.exit(1)
   })
-  // The parent is gone, and with it whoever would read our answers: nothing to be said, nothing to wait for.
-  if (flags['exit-with-parent'])
-    process.stdin
-      .once('end', () => process.exit(0))
-      .once('error', () => {})
-      .resume()
-
+  if (flags['with-parent']) await parentBegins(stopping.signal)
   const chosen = choose(definitions, flags.only)
   const token = flags['token-file'] ? (await readFile(flags['token-file'], 'utf8')).trim() : undefined
   const ends = await Promise.all(
@@ -64,6 +58,17 @@ export async function pluginMain(
   )
   if (stopping.signal.aborted) process.exit(0)
   process.exit(ends.some(well => well) ? exitReplaced : 1)
+}
+
+/** Resolves when the parent lets us begin. Once it is gone, so is whoever would read our answers: nothing to wait for. */
+function parentBegins(stopping: AbortSignal): Promise<void> {
+  return new Promise(resolve => {
+    stopping.addEventListener('abort', () => resolve())
+    process.stdin
+      .once('end', () => process.exit(0))
+      .once('error', () => {})
+      .on('data', () => resolve())
+  })
 }
 
 /** There is nothing left to run here: whoever supervises the process need not start it again. */
@@ -112,7 +117,7 @@ function parseFlags(args: string[]) {
         only: { type: 'string', multiple: true, default: [] },
         'token-file': { type: 'string' },
         'log-level': { type: 'string', default: 'info' },
-        'exit-with-parent': { type: 'boolean', default: false },
+        'with-parent': { type: 'boolean', default: false },
       },
     })
     const { registry, 'endpoint-dir': endpointDir } = values

@@ -1,8 +1,8 @@
-// purserd: reads its settings, opens the supervisor, tells the service manager, and ends it on a signal.
+// purserd: reads its settings, opens the supervisor, tells the service manager, and ends it on a signal. What it imports
+// is loaded before the plugin host can start, which loads beside all the rest: so it imports little.
 import { pino } from 'pino'
+import { startBundledHost } from './bundledHost.js'
 import { ConfigError, loadConfig, type Settings, usage } from './config.js'
-import { notifyServiceManager } from './notify.js'
-import { openSupervisor } from './supervisor.js'
 import { revision, version } from './version.js'
 
 /** EX_USAGE and EX_SOFTWARE of sysexits(3): a service manager can tell a wrong command line from a fault. */
@@ -30,8 +30,11 @@ async function main(): Promise<void> {
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stopping.abort(signal))
 
   try {
-    const supervisor = await openSupervisor(settings, log)
+    const host = startBundledHost(settings, new URL('./plugin-host.js', import.meta.url).pathname, log)
+    const { openSupervisor } = await import('./supervisor.js')
+    const supervisor = await openSupervisor(settings, host, log)
     if (settings.pluginHost) for (const problem of await supervisor.ready(readyPatienceMs)) log.warn(problem)
+    const { notifyServiceManager } = await import('./notify.js')
     notifyServiceManager(`READY=1\nSTATUS=serving ${settings.address}`)
     log.info({ address: settings.address, pid: process.pid, version }, 'serving')
     await aborted(stopping.signal)

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { openApi } from './api/server.js'
+import { registrySocket } from './bundledHost.js'
 import { systemClock } from './clock.js'
 import type { Settings } from './config.js'
 import { openCore } from './core.js'
@@ -14,7 +15,7 @@ import type { Journal } from './journal/journal.js'
 import { observe } from './metrics/observe.js'
 import { bundledPlugins, type PluginCalls, pluginCalls, pluginConfig } from './pluginCalls.js'
 import { PluginDirectory } from './plugins/directory.js'
-import { startPluginHost } from './plugins/host.js'
+import type { PluginHost } from './plugins/host.js'
 import { type PluginLedger, serveRegistry } from './plugins/registry.js'
 import type { Reconciliation } from './reconcile.js'
 import { openRelay } from './relay/open.js'
@@ -33,8 +34,15 @@ export interface Supervisor {
   close(): Promise<void>
 }
 
-/** Rejects when it cannot serve: another instance holds the root or the socket, history is illegal, a port is taken. */
-export async function openSupervisor(settings: Settings, log: Logger): Promise<Supervisor> {
+/**
+ * Rejects when it cannot serve: another instance holds the root or the socket, history is illegal, a port is taken.
+ * `host` is ended with it, however it ends.
+ */
+export async function openSupervisor(
+  settings: Settings,
+  host: PluginHost | undefined,
+  log: Logger,
+): Promise<Supervisor> {
   const closers: (() => Promise<void> | void)[] = []
   const opened = <T>(thing: T, close: (thing: T) => Promise<void> | void): T => {
     closers.push(() => close(thing))
@@ -44,7 +52,8 @@ export async function openSupervisor(settings: Settings, log: Logger): Promise<S
     for (const step of closers.reverse()) await step()
   }
   try {
-    return { close, ready: await open(settings, log, opened) }
+    if (host) opened(host, host => host.stop())
+    return { close, ready: await open(settings, host, log, opened) }
   } catch (error) {
     await close()
     throw error
@@ -53,7 +62,12 @@ export async function openSupervisor(settings: Settings, log: Logger): Promise<S
 
 type Opened = <T>(thing: T, close: (thing: T) => Promise<void> | void) => T
 
-async function open(settings: Settings, log: Logger, opened: Opened): Promise<Supervisor['ready']> {
+async function open(
+  settings: Settings,
+  host: PluginHost | undefined,
+  log: Logger,
+  opened: Opened,
+): Promise<Supervisor['ready']> {
   const { root, state } = settings
   await mkdir(root, { recursive: true, mode: 0o700 })
   await mkdir(state, { recursive: true, mode: 0o700 })
@@ -83,7 +97,8 @@ async function open(settings: Settings, log: Logger, opened: Opened): Promise<Su
   )
   const { runner, heavy, snapshots, blobs, ledger, reconciliation } = core
   for (const proxy of settings.proxyPlugins) directory.addProxy(proxy)
-  await openPlugins(settings, log, opened, directory, ledger)
+  await openRegistry(settings, log, opened, directory, ledger)
+  host?.begin()
 
   const relay = opened(
     openRelay({
@@ -130,37 +145,22 @@ async function openJournal({ root, node, journal }: Settings, log: Logger): Prom
   })
 }
 
-/** The registry first, then the host whose plugins register there. */
-async function openPlugins(
+/** Where plugins register, the bundled ones like any other. */
+async function openRegistry(
   settings: Settings,
   log: Logger,
   opened: Opened,
   directory: PluginDirectory,
   ledger: Ledger,
 ): Promise<void> {
-  const registryPath = join(settings.state, 'plugins', 'registry.sock')
   const registry = await serveRegistry({
-    path: registryPath,
+    path: registrySocket(settings),
     ledger: registryLedger(ledger),
     directory,
     configFor: (kind, id) => pluginConfig(settings, kind, id),
     log,
   })
   opened(registry, registry => registry.close())
-  if (!settings.pluginHost) return
-  const host = startPluginHost({
-    script: new URL('./plugin-host.js', import.meta.url).pathname,
-    args: [
-      '--registry',
-      `unix://${registryPath}`,
-      '--endpoint-dir',
-      join(settings.state, 'plugins'),
-      '--log-level',
-      settings.logLevel === 'silent' ? 'error' : settings.logLevel,
-    ],
-    log,
-  })
-  opened(host, host => host.stop())
 }
 
 /** The registry names a registration by (kind, id, epoch) in one. */

@@ -1,5 +1,5 @@
-// The bundled plugins' process: started with the supervisor, started again when it dies, gone when the supervisor is.
-
+// The bundled plugins' process: loads while the supervisor opens, begins when the registry serves, is started again when
+// it dies, and is gone when the supervisor is.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
@@ -9,7 +9,7 @@ import { failpoint } from '../../../plugins/kit/failpoint.js'
 export interface PluginHostOptions {
   /** The script to run with our own node. */
   script: string
-  /** Its command line, see plugins/kit/main.ts; `--exit-with-parent` is added. */
+  /** Its command line, see plugins/kit/main.ts; `--with-parent` is added. */
   args: readonly string[]
   log: Logger
   env?: NodeJS.ProcessEnv
@@ -22,6 +22,8 @@ export interface PluginHost {
   readonly pid: number | undefined
   /** How often it was started again. */
   readonly restarts: number
+  /** The registry serves: the plugins may open and register, in this process and in those that follow it. */
+  begin(): void
   /** Its plugins finish their calls and leave; after `graceMs` the process is killed. */
   stop(graceMs?: number): Promise<void>
 }
@@ -37,6 +39,7 @@ const hostThreads = 8
 /** Holds resident memory down under load at the same throughput (measured: 80 instead of 112 MB). */
 const nodeFlags = ['--max-semi-space-size=1']
 
+/** Node and the plugins' code are loaded at once; nothing is opened or touched before `begin`. */
 export function startPluginHost(options: PluginHostOptions): PluginHost {
   return new Supervised(options)
 }
@@ -48,6 +51,7 @@ class Supervised implements PluginHost {
   #child: ChildProcess | undefined
   #delayMs = firstDelayMs
   #timer: NodeJS.Timeout | undefined
+  #begun = false
   #ended: () => void = () => {}
   readonly #end = new Promise<void>(resolve => {
     this.#ended = resolve
@@ -60,6 +64,11 @@ class Supervised implements PluginHost {
 
   get pid(): number | undefined {
     return this.#child?.pid
+  }
+
+  begin(): void {
+    this.#begun = true
+    this.#child?.stdin?.write('\n')
   }
 
   async stop(graceMs = 10_000): Promise<void> {
@@ -78,8 +87,8 @@ class Supervised implements PluginHost {
   #start(): void {
     const { script, args, log, env } = this.#options
     const startedMs = Date.now()
-    // Nothing is ever written to its standard input: the pipe closes when we die, however we die, and ends it.
-    const child = spawn(process.execPath, [...nodeFlags, script, ...args, '--exit-with-parent'], {
+    // One line on its standard input lets it begin. The pipe closes when we die, however we die, and ends it.
+    const child = spawn(process.execPath, [...nodeFlags, script, ...args, '--with-parent'], {
       stdio: ['pipe', 'ignore', 'pipe'],
       env: { ...(env ?? process.env), UV_THREADPOOL_SIZE: String(hostThreads) },
     })
@@ -87,6 +96,7 @@ class Supervised implements PluginHost {
     this.#child = child
     this.state = 'running'
     child.stdin.on('error', () => {}) // it exited before us
+    if (this.#begun) this.begin()
     forwardLog(child.stderr, log)
     let failure: string | undefined
     child.once('error', error => {

@@ -51,6 +51,14 @@ t.test('a host whose plugins were all replaced is not started again', async t =>
   t.equal(newer.state, 'running')
 })
 
+t.test('a host waits until the registry serves, and can be stopped before that', async t => {
+  const at = await house(t)
+  const host = startPluginHost({ script: obedient, args: flags(at), log: collecting(new Arrivals<string>()) })
+  await host.stop()
+  t.equal(host.state, 'stopped')
+  t.same(at.ledger.facts.items, [], 'nothing was opened')
+})
+
 t.test('a host that cannot run is tried again, ever more slowly, until it is stopped', async t => {
   const at = await house(t)
   const lines = new Arrivals<string>()
@@ -126,6 +134,7 @@ function startHost(scope: Scope, at: { state: string }, lines = new Arrivals<str
     env: { ...process.env, ...env },
   })
   scope.teardown(() => withDeadline(host.stop(2000), 10_000, 'the host to stop'))
+  host.begin()
   return host
 }
 

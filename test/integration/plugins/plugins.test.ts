@@ -187,7 +187,8 @@ t.test('why a plugin cannot open is told to who asks for it', async t => {
 
 t.test('a plugin process ends when its parent closes its standard input', async t => {
   const at = await house(t)
-  const plugin = new PluginProcess(t, obedient, at, {}, ['--exit-with-parent'])
+  const plugin = new PluginProcess(t, obedient, at, {}, ['--with-parent'])
+  plugin.begin()
   await at.order('version')
   plugin.closeStdin()
   t.equal(await plugin.ended(), 0)

@@ -198,6 +198,11 @@ export class PluginProcess {
     return withDeadline(this.#ended, 20_000, `the plugin process to end; it said:\n${this.log.items.join('\n')}`)
   }
 
+  /** What a parent says to a process that was started with `--with-parent`. */
+  begin(): void {
+    this.#child.stdin?.write('\n')
+  }
+
   closeStdin(): void {
     this.#child.stdin?.end()
   }

@@ -1,0 +1,28 @@
+// The bundled plugins' process, as the settings want it. A file of its own, for `main.ts` starts it before all else.
+import { join } from 'node:path'
+import type { Logger } from 'pino'
+import type { Settings } from './config.js'
+import { type PluginHost, startPluginHost } from './plugins/host.js'
+
+/** `script` is the host's program. Undefined where the plugins are expected to come by themselves. */
+export function startBundledHost(settings: Settings, script: string, log: Logger): PluginHost | undefined {
+  if (!settings.pluginHost) return undefined
+  return startPluginHost({
+    script,
+    args: [
+      '--registry',
+      `unix://${registrySocket(settings)}`,
+      '--endpoint-dir',
+      pluginSockets(settings),
+      '--log-level',
+      settings.logLevel === 'silent' ? 'error' : settings.logLevel,
+    ],
+    log,
+  })
+}
+
+/** Where the registry is served. */
+export const registrySocket = (settings: Pick<Settings, 'state'>): string =>
+  join(pluginSockets(settings), 'registry.sock')
+
+const pluginSockets = ({ state }: Pick<Settings, 'state'>): string => join(state, 'plugins')
