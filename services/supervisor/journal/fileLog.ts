@@ -3,7 +3,16 @@ import { randomUUID } from 'node:crypto'
 import { setImmediate as turn } from 'node:timers/promises'
 import { Commits, type Flush } from './commits.js'
 import { realDisk } from './disk.js'
-import type { Batch, FoldSnapshot, Journal, JournalHealth, JournalRecord, JournalStats, Sequence } from './journal.js'
+import type {
+  Batch,
+  FoldSnapshot,
+  Journal,
+  JournalHealth,
+  JournalRecord,
+  JournalStats,
+  KeptSegment,
+  Sequence,
+} from './journal.js'
 import { lockDirectory } from './lock.js'
 import { type Prepared, prepare } from './prepare.js'
 import { type Piece, SegmentReader } from './reader.js'
@@ -12,7 +21,7 @@ import { type Recovered, recover } from './recover.js'
 import { attachmentOf, closedError } from './refusals.js'
 import type { Segment } from './segment.js'
 import type { FileJournalOptions, FileJournalSettings } from './settings.js'
-import { listSnapshots, newestSnapshot, writeSnapshot } from './snapshots.js'
+import { dropSnapshotsBefore, listSnapshots, newestSnapshot, SNAPSHOTS_NEEDED, writeSnapshot } from './snapshots.js'
 import { StreamVersions } from './streams.js'
 import { unavailable } from './trouble.js'
 import { Writer } from './writer.js'
@@ -21,17 +30,11 @@ const RECENT = { records: 2048, bytes: 1024 * 1024 }
 /** Records that a reader gets from memory before others get their turn. */
 const CACHED_IN_A_ROW = 128
 
-/** A journal that can also give up old segments. */
-export interface FileJournal extends Journal {
-  /** Removes whole segments that lie before `sequence` and that no kept snapshot needs. */
-  dropBefore(sequence: Sequence): Promise<void>
-}
-
 /**
  * Opens, and makes if need be, the journal in a directory, for this process alone. Rejects with JournalLocked when
  * another process has it. A journal that can't be written to opens all the same, and `health()` tells why.
  */
-export async function openFileJournal(options: FileJournalOptions): Promise<FileJournal> {
+export async function openFileJournal(options: FileJournalOptions): Promise<Journal> {
   const settings = {
     segmentBytes: 64 * 1024 * 1024,
     preallocateBytes: 1024 * 1024,
@@ -53,8 +56,8 @@ export async function openFileJournal(options: FileJournalOptions): Promise<File
   }
 }
 
-class FileLog implements FileJournal {
-  private readonly segments: Segment[]
+class FileLog implements Journal {
+  private readonly kept: Segment[]
   private readonly versions: StreamVersions
   private readonly commits: Commits
   private readonly reader: SegmentReader
@@ -62,6 +65,11 @@ class FileLog implements FileJournal {
   private readonly recent = new Recent(RECENT)
   private readonly mark
   private firstKept: Sequence
+  /** Those who read: what they are to read next is not dropped. */
+  private readonly readers = new Set<{ next: Sequence }>()
+  private readonly dropped = { compactions: 0, droppedSegments: 0 }
+  private readonly found: Pick<JournalStats, 'damagedPlaces' | 'tornEnds'>
+  private dropping: Promise<unknown> = Promise.resolve()
   private saving: Promise<void> = Promise.resolve()
   private marking: Promise<void> = Promise.resolve()
   private ended = false
@@ -71,13 +79,14 @@ class FileLog implements FileJournal {
   constructor(
     private readonly settings: FileJournalSettings,
     readonly id: string,
-    { segments, indexes, versions, first, last }: Recovered,
+    { segments, indexes, versions, first, last, damagedPlaces, torn }: Recovered,
     prepared: Prepared,
     private readonly unlock: () => void,
   ) {
     const { node, log, disk } = settings
-    this.segments = segments
+    this.kept = segments
     this.firstKept = first
+    this.found = { damagedPlaces, tornEnds: torn === undefined ? 0 : 1 }
     this.mark = prepared.writing?.mark
     this.reader = new SegmentReader(disk, segments)
     for (const [segment, index] of indexes) this.reader.keepIndex(segment, index)
@@ -109,22 +118,31 @@ class FileLog implements FileJournal {
 
   async *read(from: Sequence): AsyncGenerator<JournalRecord> {
     if (from > 0n && from < this.first()) throw new RangeError(`records before ${this.first()} are no longer kept`)
-    let next = from > 0n ? from : this.first()
+    const reader = { next: from > 0n ? from : this.first() }
+    this.readers.add(reader)
+    try {
+      yield* this.readWith(reader)
+    } finally {
+      this.readers.delete(reader)
+    }
+  }
+
+  private async *readWith(reader: { next: Sequence }): AsyncGenerator<JournalRecord> {
     let place: Piece['next']
-    while (next <= this.last()) {
+    while (reader.next <= this.last()) {
       if (this.closing) throw closedError()
-      if (this.recent.get(next)) {
+      if (this.recent.get(reader.next)) {
         for (let count = 0; count < CACHED_IN_A_ROW; count += 1) {
-          const record = this.recent.get(next)
-          if (!record || next > this.last()) break
-          next += 1n
+          const record = this.recent.get(reader.next)
+          if (!record || reader.next > this.last()) break
+          reader.next += 1n
           yield record
         }
         await turn()
       } else {
-        const piece = await this.reader.piece(next, this.last(), place)
+        const piece = await this.reader.piece(reader.next, this.last(), place)
         place = piece.next
-        next += BigInt(piece.records.length)
+        reader.next += BigInt(piece.records.length)
         yield* piece.records
       }
     }
@@ -133,7 +151,13 @@ class FileLog implements FileJournal {
   async attachment(sequence: Sequence, index: number): Promise<Uint8Array> {
     if (this.closing) throw closedError()
     if (sequence < this.first() || sequence > this.last()) throw new RangeError(`there is no record ${sequence}`)
-    return attachmentOf(this.recent.get(sequence) ?? (await this.reader.record(sequence)), index)
+    const reader = { next: sequence }
+    this.readers.add(reader)
+    try {
+      return attachmentOf(this.recent.get(sequence) ?? (await this.reader.record(sequence)), index)
+    } finally {
+      this.readers.delete(reader)
+    }
   }
 
   last(): Sequence {
@@ -157,8 +181,8 @@ class FileLog implements FileJournal {
   }
 
   stats(): JournalStats {
-    const size = this.segments.reduce((total, segment) => total + segment.size, 0)
-    return { ...this.commits.totals, size, segments: this.segments.length }
+    const size = this.kept.reduce((total, segment) => total + segment.size, 0)
+    return { ...this.commits.totals, ...this.dropped, ...this.found, size, segments: this.kept.length }
   }
 
   async saveSnapshot({ sequence, state }: FoldSnapshot): Promise<void> {
@@ -177,26 +201,47 @@ class FileLog implements FileJournal {
     await saved
   }
 
-  async loadSnapshot(): Promise<FoldSnapshot | undefined> {
+  async loadSnapshot(upTo?: Sequence): Promise<FoldSnapshot | undefined> {
     const { disk, dir, log } = this.settings
-    const snapshot = await newestSnapshot(disk, dir, this.id, log)
+    const snapshot = await newestSnapshot(disk, dir, this.id, log, upTo)
     return snapshot && { sequence: snapshot.sequence, state: snapshot.state }
   }
 
-  async dropBefore(sequence: Sequence): Promise<void> {
+  snapshots(): Promise<Sequence[]> {
+    return listSnapshots(this.settings.disk, this.settings.dir)
+  }
+
+  segments(): readonly KeptSegment[] {
+    return this.kept.map(({ first, last, size }) => ({ first, last, bytes: size }))
+  }
+
+  dropBefore(sequence: Sequence): Promise<Sequence> {
+    const dropped = this.dropping.then(() => this.drop(sequence))
+    this.dropping = dropped.catch(() => {})
+    return dropped
+  }
+
+  private async drop(sequence: Sequence): Promise<Sequence> {
     const { disk, dir } = this.settings
+    if (this.closing) throw closedError()
     const health = this.health()
     if (!health.writable && health.reason !== 'full') throw unavailable(health)
-    const oldest = (await listSnapshots(disk, dir)).at(-1)
-    if (oldest === undefined) return
-    const needed = sequence <= oldest ? sequence : oldest + 1n
-    const kept = this.segments.findLastIndex(({ first }) => first <= needed)
-    const first = this.segments[kept]?.first
-    if (kept <= 0 || first === undefined) return
+    const oldest = (await this.snapshots()).slice(0, SNAPSHOTS_NEEDED).at(-1)
+    if (oldest === undefined) return this.firstKept
+    const limits = [sequence, oldest + 1n, ...[...this.readers].map(({ next }) => next)]
+    const needed = limits.reduce((least, limit) => (limit < least ? limit : least))
+    const index = this.kept.findLastIndex(({ first }) => first <= needed)
+    const first = this.kept[index]?.first
+    if (index <= 0 || first === undefined) return this.firstKept
     this.firstKept = first
+    const old = this.kept.splice(0, index)
     await this.writeMark() // first of all, or the missing segments would look like damage
-    for (const { path } of this.segments.splice(0, kept)) await disk.remove(path)
+    for (const { path } of old) await disk.remove(path)
     await disk.syncDirectory(dir)
+    await dropSnapshotsBefore(disk, dir, first)
+    this.dropped.compactions += 1
+    this.dropped.droppedSegments += old.length
+    return first
   }
 
   close(): Promise<void> {
@@ -210,6 +255,7 @@ class FileLog implements FileJournal {
     this.markEnd()
     await this.marking
     await this.saving
+    await this.dropping
     try {
       await this.writer.close()
       await this.mark?.close()

@@ -49,6 +49,14 @@ export interface FoldSnapshot {
   state: Uint8Array
 }
 
+/** Records that are given up together. */
+export interface KeptSegment {
+  first: Sequence
+  /** `first - 1` when it has none yet. */
+  last: Sequence
+  bytes: number
+}
+
 export type JournalHealth =
   | { writable: true }
   /** `advice` says what to do, to an operator. */
@@ -62,6 +70,12 @@ export interface JournalStats {
   /** On disk now, in bytes. */
   size: number
   segments: number
+  /** Since open: calls of `dropBefore` that dropped something, and what they dropped. */
+  compactions: number
+  droppedSegments: number
+  /** Places that were found damaged when it was opened, and ends that a crash had torn. */
+  damagedPlaces: number
+  tornEnds: number
 }
 
 /**
@@ -89,8 +103,20 @@ export interface Journal {
   health(): JournalHealth
   stats(): JournalStats
   saveSnapshot(snapshot: FoldSnapshot): Promise<void>
-  /** The newest whole snapshot; undefined when there is none. A damaged one is passed over with a log line. */
-  loadSnapshot(): Promise<FoldSnapshot | undefined>
+  /**
+   * The newest whole snapshot, of those at or before `upTo` if that is given; undefined when there is none. Beside the
+   * newest two some older ones are kept, far apart. A damaged one is passed over with a log line.
+   */
+  loadSnapshot(upTo?: Sequence): Promise<FoldSnapshot | undefined>
+  /** The sequences of the snapshots that are there, newest first. */
+  snapshots(): Promise<Sequence[]>
+  /** All that is kept, oldest first; the last one is being written to. */
+  segments(): readonly KeptSegment[]
+  /**
+   * Drops the segments whose records all lie before `sequence`, except for what the second newest snapshot or a
+   * reader needs, and answers the first sequence that is left. Appends don't wait for it.
+   */
+  dropBefore(sequence: Sequence): Promise<Sequence>
   close(): Promise<void>
 }
 

@@ -3,21 +3,37 @@ import { randomUUID } from 'node:crypto'
 import type { Logger } from 'pino'
 import { type CommitStore, Commits, type Flush } from './commits.js'
 import { frameBytes } from './frame.js'
-import type { Batch, FoldSnapshot, Journal, JournalHealth, JournalRecord, JournalStats, Sequence } from './journal.js'
+import type {
+  Batch,
+  FoldSnapshot,
+  Journal,
+  JournalHealth,
+  JournalRecord,
+  JournalStats,
+  KeptSegment,
+  Sequence,
+} from './journal.js'
 import { decodeRecord } from './record.js'
 import { attachmentOf, closedError } from './refusals.js'
+import { SNAPSHOTS_NEEDED, surplus } from './snapshots.js'
 import { StreamVersions } from './streams.js'
+
+/** So many records are dropped together. */
+const SEGMENT_RECORDS = 256n
 
 /** What outlives a close, as the files of the other journal do: give it to the next one to reopen. */
 export interface MemoryStorage {
   id: string
+  /** Those from `first` on. */
   records: Uint8Array[]
+  first: Sequence
   versions: Map<string, Sequence>
-  snapshot: FoldSnapshot | undefined
+  /** Newest first. */
+  snapshots: FoldSnapshot[]
 }
 
 export function memoryStorage(id: string = randomUUID()): MemoryStorage {
-  return { id, records: [], versions: new Map(), snapshot: undefined }
+  return { id, records: [], first: 1n, versions: new Map(), snapshots: [] }
 }
 
 /** Durable means "a microtask later": a simulation of many appends never waits for a real clock or disk. */
@@ -37,6 +53,8 @@ class MemoryLog implements Journal {
   readonly id: string
   private readonly commits: Commits
   private bytes = 0
+  private readonly dropped = { compactions: 0, droppedSegments: 0 }
+  private readonly readers = new Set<{ next: Sequence }>()
   private closed = false
 
   constructor(
@@ -54,7 +72,7 @@ class MemoryLog implements Journal {
         return { durable: waiting.length, bytes }
       },
     }
-    const last = BigInt(storage.records.length)
+    const last = storage.first - 1n + BigInt(storage.records.length)
     const versions = new StreamVersions(storage.versions)
     this.commits = new Commits({ node, log, store, versions, last, gather: () => Promise.resolve() })
   }
@@ -65,9 +83,16 @@ class MemoryLog implements Journal {
   }
 
   async *read(from: Sequence): AsyncGenerator<JournalRecord> {
-    for (let next = from > 0n ? from : 1n; next <= this.last(); next += 1n) {
-      if (this.closed) throw closedError()
-      yield this.record(next)
+    if (from > 0n && from < this.first()) throw new RangeError(`records before ${this.first()} are no longer kept`)
+    const reader = { next: from > 0n ? from : this.first() }
+    this.readers.add(reader)
+    try {
+      for (; reader.next <= this.last(); reader.next += 1n) {
+        if (this.closed) throw closedError()
+        yield this.record(reader.next)
+      }
+    } finally {
+      this.readers.delete(reader)
     }
   }
 
@@ -81,7 +106,7 @@ class MemoryLog implements Journal {
   }
 
   first(): Sequence {
-    return 1n
+    return this.storage.first
   }
 
   onDurable(listener: (records: readonly JournalRecord[]) => void): () => void {
@@ -97,17 +122,59 @@ class MemoryLog implements Journal {
   }
 
   stats(): JournalStats {
-    return { ...this.commits.totals, size: this.bytes, segments: 1 }
+    const nothingWrong = { damagedPlaces: 0, tornEnds: 0 }
+    const segments = this.segments().length
+    return { ...this.commits.totals, ...this.dropped, ...nothingWrong, size: this.bytes, segments }
   }
 
   async saveSnapshot({ sequence, state }: FoldSnapshot): Promise<void> {
     if (this.closed) throw closedError()
     if (sequence > this.last()) throw new RangeError(`a snapshot at ${sequence} is ahead of the journal`)
-    this.storage.snapshot = { sequence, state: Buffer.from(state) }
+    const others = this.storage.snapshots.filter(other => other.sequence !== sequence)
+    const all = [...others, { sequence, state: Buffer.from(state) }].sort((a, b) => (a.sequence < b.sequence ? 1 : -1))
+    const removed = surplus(all.map(({ sequence }) => sequence))
+    this.storage.snapshots = all.filter(({ sequence }) => !removed.includes(sequence))
   }
 
-  async loadSnapshot(): Promise<FoldSnapshot | undefined> {
-    return this.storage.snapshot
+  async loadSnapshot(upTo?: Sequence): Promise<FoldSnapshot | undefined> {
+    return this.storage.snapshots.find(({ sequence }) => upTo === undefined || sequence <= upTo)
+  }
+
+  async snapshots(): Promise<Sequence[]> {
+    return this.storage.snapshots.map(({ sequence }) => sequence)
+  }
+
+  segments(): readonly KeptSegment[] {
+    const segments: KeptSegment[] = []
+    let first = this.first()
+    do {
+      const end = first - ((first - 1n) % SEGMENT_RECORDS) + SEGMENT_RECORDS - 1n
+      const last = end < this.last() ? end : this.last()
+      const records = this.storage.records.slice(Number(first - this.first()), Number(last - this.first()) + 1)
+      segments.push({ first, last, bytes: records.reduce((total, { length }) => total + frameBytes(length), 0) })
+      first = last + 1n
+    } while (first <= this.last())
+    return segments
+  }
+
+  async dropBefore(sequence: Sequence): Promise<Sequence> {
+    const { storage } = this
+    const oldest = storage.snapshots.slice(0, SNAPSHOTS_NEEDED).at(-1)
+    if (!oldest) return storage.first
+    const limits = [sequence, oldest.sequence + 1n, ...[...this.readers].map(({ next }) => next)]
+    const needed = limits.reduce((least, limit) => (limit < least ? limit : least))
+    const segments = this.segments()
+    const kept = segments.findLastIndex(({ first }) => first <= needed)
+    const first = segments[kept]?.first
+    if (kept <= 0 || first === undefined) return storage.first
+    storage.records.splice(0, Number(first - storage.first))
+    storage.first = first
+    storage.snapshots = storage.snapshots.filter(
+      ({ sequence }, index) => index < SNAPSHOTS_NEEDED || sequence + 1n >= first,
+    )
+    this.dropped.compactions += 1
+    this.dropped.droppedSegments += kept
+    return first
   }
 
   async close(): Promise<void> {
@@ -117,7 +184,8 @@ class MemoryLog implements Journal {
   }
 
   private record(sequence: Sequence): JournalRecord {
-    const bytes = sequence > 0n && sequence <= this.last() ? this.storage.records[Number(sequence) - 1] : undefined
+    const { first, records } = this.storage
+    const bytes = sequence >= first && sequence <= this.last() ? records[Number(sequence - first)] : undefined
     if (!bytes) throw new RangeError(`there is no record ${sequence}`)
     return decodeRecord(bytes)
   }

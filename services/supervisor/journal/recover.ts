@@ -36,6 +36,8 @@ export interface Recovered {
   /** Why the last segment has to be cut at its end. */
   torn: string | undefined
   damage: Damage | undefined
+  /** How many places are damaged; `damage` is the first. */
+  damagedPlaces: number
   /** Files that a crash left and nobody needs. */
   leftovers: string[]
 }
@@ -141,6 +143,7 @@ class Recovery {
       unmarked: SEGMENT_HEADER_BYTES,
       torn: undefined,
       damage: undefined,
+      damagedPlaces: 0,
       leftovers: [],
     }
   }
@@ -281,6 +284,7 @@ class Recovery {
 
   private damaged(file: string, offset: number, what: string): false {
     this.result.damage ??= { file, offset, what }
+    this.result.damagedPlaces += 1
     this.log.error({ file, offset }, `the journal is damaged: ${what}`)
     return false
   }

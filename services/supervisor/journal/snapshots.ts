@@ -17,8 +17,8 @@
 //           state
 //
 // The versions may be newer than the state: reopening reads every record behind `sequence`, which sets those streams
-// to the same values again. A file is written aside, synced and renamed; the newest two are kept.
-
+// to the same values again. A file is written aside, synced and renamed. The newest two are kept for restarts, and some
+// older ones, far apart, for whoever wants to know what was then; these go with the records that follow them.
 import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import { crc32 } from 'node:zlib'
@@ -33,7 +33,9 @@ const MAGIC = Buffer.from('PURSERSN', 'latin1')
 const FORMAT = 1
 const HEADER_BYTES = 96
 const CHUNK_BYTES = 1024 * 1024
-const KEPT = 2
+/** The newest, which dropping segments leaves whole; and how many older ones. */
+export const SNAPSHOTS_NEEDED = 2
+const OLDER_KEPT = 6
 
 export interface StoredSnapshot extends FoldSnapshot {
   durable: Sequence
@@ -56,16 +58,18 @@ export async function listSnapshots(disk: Disk, dir: string): Promise<Sequence[]
     .reverse()
 }
 
-/** The newest that is whole and this journal's; the others are passed over with a log line. */
+/** The newest, up to a sequence, that is whole and this journal's; others are passed over with a log line. */
 export async function newestSnapshot(
   disk: Disk,
   dir: string,
   journal: string,
   log: Logger,
+  upTo?: Sequence,
 ): Promise<StoredSnapshot | undefined> {
   for (const sequence of await listSnapshots(disk, dir)) {
+    if (upTo !== undefined && sequence > upTo) continue
     const path = snapshotPath(dir, sequence)
-    const snapshot = await read(disk, path, journal, sequence)
+    const snapshot = await readSnapshot(disk, path, journal, sequence)
     if (typeof snapshot !== 'string') return snapshot
     log.warn({ file: path }, `this snapshot is passed over: ${snapshot}; an older one or the journal itself is read`)
   }
@@ -90,10 +94,31 @@ export async function writeSnapshot(disk: Disk, dir: string, journal: string, sn
     await disk.remove(draft)
     throw error
   }
-  for (const old of (await listSnapshots(disk, dir)).slice(KEPT)) await disk.remove(snapshotPath(dir, old))
+  for (const old of surplus(await listSnapshots(disk, dir))) await disk.remove(snapshotPath(dir, old))
 }
 
-function snapshotPath(dir: string, sequence: Sequence): string {
+/** Removes those from which nobody can go on: the records behind them are no longer kept. */
+export async function dropSnapshotsBefore(disk: Disk, dir: string, first: Sequence): Promise<void> {
+  for (const old of (await listSnapshots(disk, dir)).slice(SNAPSHOTS_NEEDED))
+    if (old + 1n < first) await disk.remove(snapshotPath(dir, old))
+}
+
+/** Which of the snapshots, newest first, to remove so that those which stay lie evenly. */
+export function surplus(sequences: readonly Sequence[]): Sequence[] {
+  const kept = [...sequences]
+  const removed: Sequence[] = []
+  while (kept.length > SNAPSHOTS_NEEDED + OLDER_KEPT) {
+    let [nearest, gap] = [kept.length - 1, undefined as Sequence | undefined]
+    for (let index = SNAPSHOTS_NEEDED; index < kept.length - 1; index += 1) {
+      const around = (kept[index - 1] ?? 0n) - (kept[index + 1] ?? 0n)
+      if (gap === undefined || around < gap) [nearest, gap] = [index, around]
+    }
+    removed.push(...kept.splice(nearest, 1))
+  }
+  return removed
+}
+
+export function snapshotPath(dir: string, sequence: Sequence): string {
   return join(snapshotsDirectory(dir), `${sequence.toString().padStart(20, '0')}.snap`)
 }
 
@@ -113,7 +138,12 @@ async function writeDraft(disk: Disk, draft: string, parts: Uint8Array[]): Promi
 }
 
 /** The snapshot; or in words what is wrong with it. */
-async function read(disk: Disk, path: string, journal: string, sequence: Sequence): Promise<StoredSnapshot | string> {
+export async function readSnapshot(
+  disk: Disk,
+  path: string,
+  journal: string,
+  sequence: Sequence,
+): Promise<StoredSnapshot | string> {
   let bytes: Buffer
   try {
     bytes = await reading(disk, path, async file => readExactly(file, await file.size(), 0))

@@ -18,6 +18,7 @@ export interface Sources {
   plugins(): Iterable<{ kind: string; id: string; state: string }>
 }
 
+const journalReasons = ['full', 'read-only', 'failed', 'damaged'] as const
 export const pluginStates = ['opening', 'ready', 'draining', 'lost', 'left'] as const
 
 /** Of a flush to disk, in seconds. */
@@ -113,6 +114,15 @@ export class Instruments {
     journal('gauge', 'segments', 'Files of the journal.', of => of.stats().segments)
     journal('gauge', 'first_sequence', 'The oldest event that can still be read.', of => Number(of.first()))
     journal('gauge', 'last_sequence', 'The newest durable event.', of => Number(of.last()))
+    journal('total', 'compactions_total', 'Times that retention dropped something.', of => of.stats().compactions)
+    journal('total', 'dropped_segments_total', 'Files that retention dropped.', of => of.stats().droppedSegments)
+    journal('gauge', 'damaged_places', 'Places found damaged at the start.', of => of.stats().damagedPlaces)
+    journal('gauge', 'torn_ends', '1 when the start cut an end that a crash had torn.', of => of.stats().tornEnds)
+    this.#gauge('purser_journal_degraded', '1 for the reason for which it takes no writes.', ['reason'], gauge => {
+      const health = sources.journal?.health()
+      for (const reason of journalReasons)
+        gauge.set({ reason }, health?.writable === false && health.reason === reason ? 1 : 0)
+    })
     journal('gauge', 'writable', '1 while events can be appended, 0 when read-only.', of =>
       of.health().writable ? 1 : 0,
     )

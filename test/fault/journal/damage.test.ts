@@ -2,8 +2,8 @@
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import t, { type Test } from 'tap'
-import { type FileJournal, openFileJournal } from '../../../services/supervisor/journal/fileLog.js'
-import { JournalUnavailable } from '../../../services/supervisor/journal/journal.js'
+import { openFileJournal } from '../../../services/supervisor/journal/fileLog.js'
+import { type Journal, JournalUnavailable } from '../../../services/supervisor/journal/journal.js'
 import { segmentName } from '../../../services/supervisor/journal/segment.js'
 import {
   batch,
@@ -68,7 +68,7 @@ async function world(t: Test, left: Left): Promise<World> {
   return { dir, disk: left === 'closed' ? disk : crashed, log: join(dir, segmentName(1n)), end }
 }
 
-function reopen({ dir, disk }: World, log: Logger = silent): Promise<FileJournal> {
+function reopen({ dir, disk }: World, log: Logger = silent): Promise<Journal> {
   return openFileJournal({ dir, log, disk, ...settings, markEveryMs: NEVER })
 }
 
@@ -354,10 +354,10 @@ t.test('damage behind the newest snapshot ends what can be read', async t => {
 t.test('a damaged snapshot is passed over with one line for the older one', async t => {
   const here = await world(t, 'closed')
   const journal = await reopen(here)
-  for (const sequence of [2n, 4n, 6n]) await journal.saveSnapshot({ sequence, state: Buffer.from(`at ${sequence}`) })
+  for (const sequence of [4n, 6n]) await journal.saveSnapshot({ sequence, state: Buffer.from(`at ${sequence}`) })
   await journal.close()
   const [older, newer, ...others] = here.disk.paths().filter(path => path.endsWith('.snap'))
-  t.same(others, [], 'two are kept')
+  t.same(others, [])
   for (const path of [newer, older]) {
     if (!path) throw new Error('a snapshot is missing')
     flipBit(path)(here.disk, 8 * 96)

@@ -4,7 +4,7 @@ import fs from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { realDisk } from '../../../services/supervisor/journal/disk.js'
-import { type FileJournal, openFileJournal } from '../../../services/supervisor/journal/fileLog.js'
+import { openFileJournal } from '../../../services/supervisor/journal/fileLog.js'
 import type { Batch, Journal } from '../../../services/supervisor/journal/journal.js'
 import type { FileJournalOptions } from '../../../services/supervisor/journal/settings.js'
 import {
@@ -24,10 +24,10 @@ const sizes = { segmentBytes: 64 * 1024, preallocateBytes: 8192, reserveBytes: 6
 
 interface Rig {
   dir: string
-  journal: FileJournal
+  journal: Journal
   /** Decides from now on how operations on the journal's segments end. */
   fail(outcome: (operation: Operation) => Outcome): void
-  reopen(): Promise<FileJournal>
+  reopen(): Promise<Journal>
 }
 
 /** A journal with three durable records, on a real disk that fails on demand. */

@@ -199,6 +199,63 @@ export function journalContract(name: string, storage: (t: Test) => Opener): voi
       t.same(sequences(await readAll(again)), [1, 2, 3, 4, 5, 6])
     })
 
+    journalTest('a snapshot of an earlier moment is found, and those that are kept lie apart', async (t, journal) => {
+      for (let sequence = 1n; sequence <= 40n; sequence += 1n) {
+        await journal.append(batch(['a']))
+        await journal.saveSnapshot({ sequence, state: Buffer.from(`at ${sequence}`) })
+      }
+      const kept = await journal.snapshots()
+      t.same(kept.slice(0, 2), [40n, 39n], 'the newest two are for restarts')
+      t.equal(kept.length, 8)
+      t.equal(kept.at(-1), 1n)
+      const gaps = kept.slice(1, -1).map((sequence, index) => Number(sequence - (kept[index + 2] ?? 0n)))
+      t.ok(Math.max(...gaps) <= 13, `the others lie evenly: ${kept.join(' ')}`)
+      t.match(await journal.loadSnapshot(38n), { sequence: kept.find(sequence => sequence <= 38n) })
+      t.match(await journal.loadSnapshot(1n), { sequence: 1n, state: Buffer.from('at 1') })
+      t.equal(await journal.loadSnapshot(0n), undefined)
+    })
+
+    journalTest('dropping keeps what the second newest snapshot and a reader need', async (t, journal, open) => {
+      const fill = async (count: number) => {
+        for (let index = 0; index < count; index += 1)
+          await journal.append(batch([entry(`s${index % 5}`, { payload: Buffer.alloc(200, 'x') })]))
+      }
+      await fill(600)
+      t.equal(await journal.dropBefore(500n), 1n, 'without snapshots everything is needed')
+      await journal.saveSnapshot({ sequence: 10n, state: Buffer.from('long ago') })
+      await journal.saveSnapshot({ sequence: 590n, state: Buffer.from('before') })
+      await journal.saveSnapshot({ sequence: 600n, state: Buffer.from('now') })
+      const reading = journal.read(1n)[Symbol.asyncIterator]()
+      t.equal((await reading.next()).value?.sequence, 1n)
+      t.equal(await journal.dropBefore(500n), 1n, 'a reader is at the beginning')
+      await reading.return?.()
+      const pieces = journal.segments()
+      t.equal(pieces[0]?.first, 1n)
+      t.equal(pieces.at(-1)?.last, 600n)
+      for (const [index, { first }] of pieces.slice(1).entries()) t.equal(first, (pieces[index]?.last ?? 0n) + 1n)
+      const first = await journal.dropBefore(500n)
+      t.equal(first, pieces.findLast(piece => piece.first <= 500n)?.first)
+      t.equal(journal.first(), first)
+      t.same(
+        journal.segments(),
+        pieces.filter(piece => piece.first >= first),
+      )
+      t.equal((await readAll(journal, 0n))[0]?.sequence, first)
+      if (first > 11n) {
+        await t.rejects(readAll(journal, first - 1n), { name: 'RangeError', message: /no longer kept/ })
+        t.same(await journal.snapshots(), [600n, 590n], 'nobody can go on from the oldest')
+        t.equal(journal.stats().compactions, 1)
+      }
+      await fill(10)
+      t.ok((await journal.dropBefore(605n)) <= 591n, 'the second newest snapshot can be gone on from')
+      await journal.close()
+      const again = await open()
+      t.same(again.health(), { writable: true })
+      t.equal(again.first(), journal.first())
+      t.equal(again.last(), 610n)
+      t.equal(await again.append(batch(['s4'], expecting({ s4: 610n, s3: 609n }))), 611n)
+    })
+
     journalTest('a snapshot ahead of the journal is refused', async (t, journal) => {
       await t.rejects(journal.saveSnapshot({ sequence: 1n, state: Buffer.alloc(0) }), RangeError)
     })

@@ -25,8 +25,10 @@ const relayStatus: RelayStatus = {
   problem: undefined,
 }
 
+const dropped = { compactions: 3, droppedSegments: 5, damagedPlaces: 0, tornEnds: 1 }
+
 class Journal {
-  readonly #stats = { appends: 100, bytes: 5000, flushes: 40, size: 1 << 20, segments: 2 }
+  readonly #stats = { appends: 100, bytes: 5000, flushes: 40, size: 1 << 20, segments: 2, ...dropped }
   stats = () => this.#stats
   health = () => ({ writable: true as const })
   first = () => 11n
@@ -81,6 +83,10 @@ t.test('everything that was fed, before the instruments were loaded and at the s
     'purser_journal_appends_total 100',
     'purser_journal_size_bytes 1048576',
     'purser_journal_segments 2',
+    'purser_journal_compactions_total 3',
+    'purser_journal_dropped_segments_total 5',
+    'purser_journal_damaged_places 0',
+    'purser_journal_torn_ends 1',
     'purser_journal_first_sequence 11',
     'purser_journal_last_sequence 100',
     'purser_journal_writable 1',
