@@ -26,6 +26,14 @@ export interface Cause {
   causation: string
   /** The request's id, kept through everything that follows from it. */
   correlation: string
+  /** Of a request that must not be carried out twice. */
+  once?: Once
+}
+
+/** Recorded with the first facts of a request, so that after a crash a repeat is known to be one. */
+export interface Once {
+  readonly fact: Fact
+  taken: boolean
 }
 
 /** An intent that has become durable, and what it came with. */
@@ -132,15 +140,21 @@ export class Runner {
   private async append(cause: Cause, facts: Fact[]): Promise<Sequence> {
     if (facts.length === 0) return 0n
     const { world } = this.store
-    const expected = new Map(facts.map(({ stream }) => [stream, world.version(stream)]))
+    const { actor, causation, correlation, once } = cause
+    const all = once && !once.taken ? [once.fact, ...facts] : facts
+    const expected = new Map(all.map(({ stream }) => [stream, world.version(stream)]))
     try {
-      return await this.journal.append({
-        entries: facts.map(encodeFact),
+      const last = await this.journal.append({
+        entries: all.map(encodeFact),
         expected,
-        ...cause,
+        actor,
+        causation,
+        correlation,
         timeUnixNano: this.clock.now(),
         mayUseReserve: facts.every(({ event }) => freesSpace(event)),
       })
+      if (once) once.taken = true
+      return last
     } catch (error) {
       throw error instanceof JournalUnavailable ? unavailableStatus(error) : error
     }

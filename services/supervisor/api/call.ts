@@ -1,5 +1,4 @@
 // What every API handler needs to know of its call, checked once.
-import { randomUUID } from 'node:crypto'
 import { Code, invalidArgument, StatusError } from '../../../plugins/kit/errors.js'
 import type { CallContext } from '../../../plugins/kit/serve.js'
 import type { Actor } from '../../../proto/gen/purser/journal/v1/record.js'
@@ -7,6 +6,7 @@ import { type Filter, type FilterError, parseFilters } from '../domain/filter.js
 import { checkIdentifier, type Objection } from '../domain/validate.js'
 import type { Cause } from '../runner.js'
 import { linearRegExp } from './linearRegExp.js'
+import { correlationOf, onceOf, single } from './request.js'
 
 export interface ApiCall {
   namespace: string
@@ -28,12 +28,13 @@ export function namespacedCall(context: CallContext, method: string): ApiCall {
     )
   }
   insist(checkIdentifier(namespace), 'namespace')
-  return { namespace, cause: causeOf(context, method), lease: single(context, 'containerd-lease') }
+  return { namespace, cause: causeOf(context, method), lease: single(context.metadata, 'containerd-lease') }
 }
 
-export function causeOf(context: CallContext, method: string): Cause {
-  const correlation = single(context, 'purser-request-id')?.slice(0, 128) ?? randomUUID()
-  return { actor: actorOf(context.peer), causation: method, correlation }
+export function causeOf(context: Pick<CallContext, 'metadata' | 'peer'>, method: string): Cause {
+  const once = onceOf(context.metadata)
+  const correlation = correlationOf(context.metadata)
+  return { actor: actorOf(context.peer), causation: method, correlation, ...(once && { once }) }
 }
 
 /** Throws INVALID_ARGUMENT when there is an objection. */
@@ -52,11 +53,6 @@ export function filtersOf(sources: readonly string[]): Filter {
 }
 
 const isFilterError = (error: unknown): error is FilterError => error instanceof Error && error.name === 'FilterError'
-
-function single(context: CallContext, key: string): string | undefined {
-  const value = context.metadata.get(key)[0]?.toString()
-  return value === '' ? undefined : value
-}
 
 /** The listener names the peer as `pid=1,uid=0,gid=0`, followed by grpc-js's `:port`. */
 function actorOf(peer: string): Actor {

@@ -1,7 +1,6 @@
 // All services of the main socket, put onto one server. What containerd has beside them answers UNIMPLEMENTED by
 // grpc-js itself, which clients take for an older server: Transfer, Streaming, Sandbox, Mounts.
 import type { Server } from '@grpc/grpc-js'
-import type { Logger } from 'pino'
 import type { PluginService } from '../../../plugins/kit/plugin.js'
 import { ContainersService } from '../../../proto/gen/containerd/services/containers/v1/containers.js'
 import { EventsService } from '../../../proto/gen/containerd/services/events/v1/events.js'
@@ -20,18 +19,19 @@ import { type IntrospectionDeps, introspectionService } from './introspection.js
 import { leasesService } from './leases.js'
 import { namespacesService } from './namespaces.js'
 import { type ObserveCall, observed } from './observe.js'
+import { Repeats, type RepeatsDeps } from './repeats.js'
 import { type VersionDeps, versionService } from './version.js'
 
 export type Service = PluginService
 
 export type ServicesDeps = ContainersDeps &
+  RepeatsDeps &
   EventsDeps &
   VersionDeps &
   Omit<IntrospectionDeps, 'services'> &
   Omit<HealthDeps, 'services'> & {
     /** Hears of every finished call; for metrics. */
     observe: ObserveCall
-    log: Logger
   }
 
 /** `others` are the services that need plugins: tasks, content, snapshots, diff. */
@@ -55,8 +55,9 @@ export function addServices(server: Server, deps: ServicesDeps, others: readonly
     deps.observe(call)
     deps.log.debug(call, 'call')
   }
+  const repeats = new Repeats(deps)
   for (const { definition, implementation } of [...stored, ...about]) {
-    server.addService(definition, observed(definition, implementation, observe))
+    server.addService(definition, observed(definition, repeats.guard(definition, implementation), observe))
   }
 }
 

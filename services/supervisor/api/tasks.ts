@@ -12,7 +12,6 @@ import { containerStream, execStream, taskStream } from '../domain/streams.js'
 import type { Task } from '../domain/task/decide.js'
 import { stepTask } from '../domain/task/decide.js'
 import type { TaskEvent, TaskState } from '../domain/task/events.js'
-import { parseTimestamp } from '../domain/time.js'
 import { checkIdentifier } from '../domain/validate.js'
 import type { Exit } from '../domain/values.js'
 import type { RuntimeCalls } from '../effects/ports.js'
@@ -20,6 +19,7 @@ import type { Runner } from '../runner.js'
 import { mountFromProto, smallFromAny } from '../state/convert.js'
 import type { Store } from '../state/store.js'
 import { type ApiCall, filtersOf, insist, namespacedCall } from './call.js'
+import { exitToProto } from './exit.js'
 
 interface Deps {
   runner: Runner
@@ -323,13 +323,6 @@ function processOfTask(id: string, { state, facts }: Task): Process {
 function processOfExec(id: string, { state, facts }: Exec): Process {
   const { pid, stdio, exit } = facts
   return { containerId: '', id, pid, status: statusOfExec[state], ...stdio, ...exitToProto(exit) }
-}
-
-function exitToProto(exit: Exit | null) {
-  const at = exit ? parseTimestamp(exit.at) : undefined
-  // Go's zero time is what clients take for "has not ended".
-  const zero = { seconds: -62_135_596_800n, nanos: 0 }
-  return { exitStatus: exit?.status ?? 0, exitedAt: at ?? zero }
 }
 
 function stdioOf(request: { stdin: string; stdout: string; stderr: string; terminal: boolean }) {

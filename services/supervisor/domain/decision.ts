@@ -8,6 +8,7 @@ import type { LeaseEvent } from './lease/events.js'
 import type { NamespaceEvent } from './namespace/events.js'
 import type { NetworkEvent } from './network/events.js'
 import type { PluginEvent } from './plugin/events.js'
+import type { RequestEvent } from './request/events.js'
 import type { SnapshotEvent } from './snapshot/events.js'
 import type { TaskEvent } from './task/events.js'
 
@@ -21,6 +22,7 @@ export type DomainEvent =
   | NetworkEvent
   | PluginEvent
   | PublishedEvent
+  | RequestEvent
   | SnapshotEvent
   | TaskEvent
 

@@ -5,6 +5,7 @@ const identifierLengthMax = 76
 const identifierPattern = /^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/
 const labelLengthMax = 4096
 const nameLengthMax = 4096
+const requestIdLengthMax = 128
 const digestPattern = /^(?:sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128})$/
 
 /** Why a value is not acceptable, or undefined when it is. */
@@ -41,6 +42,13 @@ export function checkName(what: string, name: string): Objection {
   if (name.length > nameLengthMax) return `${what} is longer than ${nameLengthMax} characters`
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
   if (/[\u0000-\u001f\u007f]/.test(name)) return `${what} ${JSON.stringify(name)} contains control characters`
+  return undefined
+}
+
+/** What a client names its request by: printable ASCII without spaces, as in a metadata value. */
+export function checkRequestId(id: string): Objection {
+  if (id.length > requestIdLengthMax) return `the request id is longer than ${requestIdLengthMax} characters`
+  if (!/^[\x21-\x7e]+$/.test(id)) return `the request id ${JSON.stringify(id)} has to be printable ASCII without spaces`
   return undefined
 }
 

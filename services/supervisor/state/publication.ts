@@ -72,6 +72,7 @@ const lifecycles = {
   Namespace: 'namespaces',
   Network: 'networks',
   Plugin: 'plugins',
+  Request: 'requests',
   Snapshot: 'snapshots',
   Task: 'tasks',
 } as const

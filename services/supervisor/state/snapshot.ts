@@ -8,7 +8,8 @@ type Marked = { $map: [unknown, unknown][] } | { $set: unknown[] } | { $big: str
 
 export function encodeWorld(world: World): Uint8Array {
   const { namespaces, plugins, versions, sequence } = world
-  return Buffer.from(JSON.stringify({ shape, namespaces, plugins, versions, sequence }, mark))
+  const requests = world.requests.entries()
+  return Buffer.from(JSON.stringify({ shape, namespaces, plugins, versions, sequence, requests }, mark))
 }
 
 /** An unreadable or older shape is an empty world at 0: the journal then tells everything again. */
@@ -19,6 +20,7 @@ export function decodeWorld(state: Uint8Array): World {
   world.sequence = stored.sequence
   for (const [stream, sequence] of stored.versions) world.versions.set(stream, sequence)
   for (const [key, plugin] of stored.plugins) world.plugins.set(key, plugin)
+  world.requests.restore(stored.requests ?? []) // there were none before they were remembered
   for (const [name, namespace] of stored.namespaces) {
     world.namespaces.set(name, Object.assign(new NamespaceState(), namespace))
   }

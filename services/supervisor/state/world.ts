@@ -20,6 +20,7 @@ import { formatNanos } from '../domain/time.js'
 import type { HeavyAny, Labels, Timestamp } from '../domain/values.js'
 import type { JournalRecord, Sequence } from '../journal/journal.js'
 import { decodeEvent } from './codec.js'
+import { Requests } from './requests.js'
 
 export interface Times {
   createdAt: Timestamp
@@ -124,6 +125,7 @@ export class World {
   readonly namespaces = new Map<string, NamespaceState>()
   /** By `kind/id`. */
   readonly plugins = new Map<string, Plugin>()
+  readonly requests = new Requests()
   /** By stream: the sequence of its last record; streams that ended are forgotten. */
   readonly versions = new Map<string, Sequence>()
   /** The last record that is folded in. */
@@ -250,6 +252,10 @@ class Fold {
         else execs.delete(event.containerId)
         return
       }
+      case 'RequestTaken':
+      case 'RequestAnswered':
+        this.world.requests.apply(this.record, event)
+        return
       case 'EventPublished':
         return
       default:

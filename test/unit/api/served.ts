@@ -8,7 +8,7 @@ import { listen } from '../../../plugins/kit/listen.js'
 import { messageLimits } from '../../../plugins/kit/serve.js'
 import type { PluginListing } from '../../../services/supervisor/api/introspection.js'
 import type { CallObservation } from '../../../services/supervisor/api/observe.js'
-import { addServices } from '../../../services/supervisor/api/services.js'
+import { addServices, type Service } from '../../../services/supervisor/api/services.js'
 import type { QueueLimits } from '../../../services/supervisor/api/subscription.js'
 import { systemClock } from '../../../services/supervisor/clock.js'
 import type { Decision } from '../../../services/supervisor/domain/decision.js'
@@ -25,9 +25,11 @@ interface Scope {
 export interface ServedOptions {
   plugins?: PluginListing[]
   limits?: QueueLimits
+  /** Services beside those that answer from the fold. */
+  others?(parts: { runner: Runner }): Service[]
 }
 
-export async function served(t: Scope, { plugins = [], limits }: ServedOptions = {}) {
+export async function served(t: Scope, { plugins = [], limits, others = () => [] }: ServedOptions = {}) {
   const log = pino({ level: 'silent' })
   const journal = openMemoryJournal({ node: 'test', log })
   const store = await Store.open(journal, log)
@@ -60,7 +62,7 @@ export async function served(t: Scope, { plugins = [], limits }: ServedOptions =
       revision: 'abc',
       ...(limits && { limits }),
     },
-    [],
+    others({ runner }),
   )
   const directory = await mkdtemp(join(tmpdir(), 'purser-api-'))
   const listener = await listen(server, join(directory, 's.sock'))

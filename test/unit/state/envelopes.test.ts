@@ -35,6 +35,13 @@ type Row = [event: DomainEvent, envelope: string, publication: string, id: strin
 
 /** Every fact there is. '' stands for no envelope. */
 const rows: readonly Row[] = [
+  [{ type: 'RequestTaken', id: 'r1', method: 'Tasks/Create', fingerprint: 'f' }, '', '/purser/requests/taken', 'r1'],
+  [
+    { type: 'RequestAnswered', id: 'r1', method: 'Tasks/Create', fingerprint: 'f', code: 0, message: '' },
+    '',
+    '/purser/requests/answered',
+    'r1',
+  ],
   [container.ContainerCreated, '/containers/create ContainerCreate', '/containers/create', 'redis'],
   [container.ContainerUpdated, '/containers/update ContainerUpdate', '/containers/update', 'redis'],
   [container.ContainerDeleted, '/containers/delete ContainerDelete', '/containers/delete', 'redis'],
