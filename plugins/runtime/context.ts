@@ -1,8 +1,8 @@
 // What every task of this plugin works with.
 import type { Logger } from 'pino'
+import type { Gate } from '../kit/gate.js'
 import type { Emission } from '../kit/plugin.js'
 import type { Bundles } from './bundle.js'
-import type { Gate } from './gate.js'
 import type { HostFacts } from './host.js'
 import type { Settings } from './settings.js'
 import type { Shims } from './shims.js'

@@ -1,11 +1,11 @@
 // The runtime plugin "v2": any containerd shim binary, its bundles, and what it tells.
 import { RuntimeService } from '../../proto/gen/purser/runtime/v1/runtime.js'
+import { Gate } from '../kit/gate.js'
 import type { PluginDefinition } from '../kit/plugin.js'
 import { searchPath } from './binary.js'
 import { Bundles } from './bundle.js'
 import type { RuntimeContext } from './context.js'
 import { eventMethods } from './events.js'
-import { Gate } from './gate.js'
 import { readHostFacts } from './host.js'
 import { lockState } from './lock.js'
 import { runtimeService } from './service.js'

@@ -2,7 +2,7 @@
 import { TaskService } from '../../proto/gen/containerd/task/v2/shim.js'
 import type { RuntimeServer } from '../../proto/gen/purser/runtime/v1/runtime.js'
 import { invalidArgument } from '../kit/errors.js'
-import { unary } from '../kit/serve.js'
+import { serverStream, unary } from '../kit/serve.js'
 import { checkSegment } from './bundle.js'
 import type { RuntimeContext } from './context.js'
 import { fitExecProcess, fitNewResources } from './spec.js'
@@ -53,6 +53,6 @@ export function runtimeService(tasks: Tasks, { host, settings }: RuntimeContext)
     pids: unary(({ namespace, id }) => tasks.get({ namespace, id }).call(TaskService.pids, { id })),
     stats: unary(({ namespace, id }) => tasks.get({ namespace, id }).call(TaskService.stats, { id })),
     state: unary(async request => toState(await tasks.get(request).state(request.execId))),
-    list: unary(async () => ({ tasks: await tasks.list() })),
+    list: serverStream(() => tasks.list()),
   }
 }

@@ -174,15 +174,18 @@ export class Task {
     return this.#retired
   }
 
-  /** Compares what is known of the processes with what the shim says: exits may have happened unheard. */
-  async reconcile(limits: CallLimits): Promise<'known' | 'unknown'> {
+  /**
+   * Compares what is known of the processes with what the shim says: exits may have happened unheard. Answers the init
+   * process; undefined when the shim does not know the task.
+   */
+  async reconcile(limits: CallLimits): Promise<StateResponse | undefined> {
     const init = await this.#ask('', limits)
-    if (init === undefined) return 'unknown'
+    if (init === undefined) return undefined
     for (const execId of this.history.processes.keys()) {
       if (execId === '' || this.history.processes.get(execId)?.exit) continue
       if ((await this.#ask(execId, limits)) === undefined) this.exits.note({ kind: 'removed', execId })
     }
-    return 'known'
+    return init
   }
 
   /** Undefined when the shim has no such process. */

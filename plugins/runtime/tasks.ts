@@ -1,10 +1,12 @@
 // All tasks of this plugin: made, found again after a restart, listed, removed.
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { setImmediate } from 'node:timers/promises'
 import type { StateResponse as ShimState } from '../../proto/gen/containerd/task/v2/shim.js'
 import type {
   CreateRequest,
   CreateResponse,
+  ListResponse,
   StateResponse,
   Task as TaskInfo,
 } from '../../proto/gen/purser/runtime/v1/runtime.js'
@@ -38,6 +40,8 @@ export class Tasks {
   readonly #creations = new Map<string, Creation>()
   /** What has to be over before a task of that name can be made. */
   readonly #clearing = new Map<string, Promise<void>>()
+  /** Tasks whose shim is being asked what happened meanwhile, and what it says of the init process. */
+  readonly #comparing = new Map<Task, Promise<StateResponse | undefined>>()
   /** Tasks that are deleted while their shim is still on its way out. */
   readonly #ending = new Set<Promise<void>>()
   #closed = false
@@ -99,16 +103,18 @@ export class Tasks {
     this.#remove(task)
   }
 
-  async list(): Promise<TaskInfo[]> {
+  /** Many in one message when many are known; those whose shim is silent come when its time is up. */
+  async *list(): AsyncGenerator<ListResponse> {
     const creating = [...this.#creations.values()].map(({ task }) => task)
-    return Promise.all(
-      [...this.#tasks.values(), ...creating].map(task => this.#describe(task, creating.includes(task))),
-    )
+    const all = [...this.#tasks.values(), ...creating]
+    yield { names: all.map(({ name: { namespace, id } }) => ({ namespace, id })), tasks: [] }
+    for await (const tasks of asTheyCome(all.map(task => this.#describe(task, creating.includes(task)))))
+      yield { names: [], tasks: tasks.filter(task => task !== undefined) }
   }
 
   /**
-   * Takes up every bundle of an earlier run. Resolves when each has been looked at once; what has to be cleaned up
-   * goes on behind that.
+   * Takes up every bundle of an earlier run. Resolves when each is in its shim again, or known to have none; what the
+   * shims say, and what has to be cleaned up, comes behind that.
    */
   async restore(): Promise<void> {
     const { bundles } = this.#context
@@ -165,22 +171,25 @@ export class Tasks {
       this.#context.log.warn({ ...name, err: error }, 'a shim lives but takes no connection; it counts as dead')
       return task.bury()
     }
-    await this.#reconcile(task)
+    const compared = this.#reconcile(task).finally(() => this.#comparing.delete(task))
+    this.#comparing.set(task, compared)
   }
 
   /** Asks the shim what happened meanwhile; one that does not answer in time is asked again behind our back. */
-  async #reconcile(task: Task): Promise<void> {
+  async #reconcile(task: Task): Promise<StateResponse | undefined> {
     try {
-      const answer = await task.reconcile({ deadlineMs: this.#context.settings.deadlines.reconnectMs })
+      const init = await task.reconcile({ deadlineMs: this.#context.settings.deadlines.reconnectMs })
       task.exits.repeatUntold()
-      if (answer === 'known') return
+      if (init) return toState(init)
       // The shim has no such container: it was deleted just before, or its creation never finished.
       this.#tasks.delete(keyOf(task.name))
       this.#behind(keyOf(task.name), task.history.processes.has('') ? task.end('politely') : task.destroy())
+      return undefined
     } catch (error) {
-      if (task.isDead || this.#closed) return
+      if (task.isDead || this.#closed) return undefined
       this.#context.log.warn({ ...task.name, err: error }, 'a shim does not answer; it will be asked again')
       setTimeout(() => void (this.#closed || task.isEnded || this.#reconcile(task)), askAgainMs).unref()
+      return undefined
     }
   }
 
@@ -203,10 +212,18 @@ export class Tasks {
     this.#behind(keyOf({ namespace, id }), task.finishEnd())
   }
 
-  async #describe(task: Task, isCreating: boolean): Promise<TaskInfo> {
+  /** Undefined for one that turns out to be none. */
+  async #describe(task: Task, isCreating: boolean): Promise<TaskInfo | undefined> {
     const { namespace, id } = task.name
     const info = { namespace, id, bundle: task.history.bundle }
     if (isCreating) return { ...info, liveness: Liveness.LIVENESS_ALIVE, init: undefined }
+    const compared = this.#comparing.get(task)
+    if (compared) {
+      const init = await compared
+      if (init) return { ...info, liveness: Liveness.LIVENESS_ALIVE, init }
+      if (task.isEnded) return undefined
+      if (!task.isDead) return { ...info, liveness: Liveness.LIVENESS_UNRESPONSIVE, init: undefined }
+    }
     try {
       const init = toState(await task.state(''))
       return { ...info, liveness: task.isDead ? Liveness.LIVENESS_DEAD : Liveness.LIVENESS_ALIVE, init }
@@ -239,6 +256,28 @@ export class Tasks {
 
 export function toState({ pid, status, exitStatus, exitedAt }: ShimState): StateResponse {
   return { pid, status, exitStatus, exitedAt }
+}
+
+/** What has been resolved since the last time, together; ends when all have. None of them may reject. */
+async function* asTheyCome<T>(promises: readonly Promise<T>[]): AsyncGenerator<T[]> {
+  let come: T[] = []
+  let wake = () => {}
+  for (const promise of promises)
+    void promise.then(value => {
+      come.push(value)
+      wake()
+    })
+  for (let left = promises.length; left > 0; ) {
+    if (come.length === 0)
+      await new Promise<void>(resolve => {
+        wake = resolve
+      })
+    await setImmediate() // those that are as good as there come along
+    const batch = come
+    come = []
+    left -= batch.length
+    yield batch
+  }
 }
 
 const keyOf = ({ namespace, id }: TaskName): string => `${namespace}/${id}`

@@ -5,7 +5,7 @@ import type { DiffService } from '../../../proto/gen/containerd/services/diff/v1
 import type { SnapshotsService } from '../../../proto/gen/containerd/services/snapshots/v1/snapshots.js'
 import type { Any } from '../../../proto/gen/google/protobuf/any.js'
 import type { NetworkService } from '../../../proto/gen/purser/network/v1/network.js'
-import type { RuntimeService } from '../../../proto/gen/purser/runtime/v1/runtime.js'
+import type { ListRequest, ListResponse, RuntimeService } from '../../../proto/gen/purser/runtime/v1/runtime.js'
 import type { HeavyAny } from '../domain/values.js'
 
 export interface PluginCallOptions {
@@ -27,7 +27,9 @@ export type Calls<Service> = {
   [Name in keyof Service as UnaryCall<Service[Name]> extends never ? never : Name]: UnaryCall<Service[Name]>
 }
 
-export type RuntimeCalls = Calls<typeof RuntimeService>
+export type RuntimeCalls = Omit<Calls<typeof RuntimeService>, 'list'> & {
+  list(request: ListRequest, options?: PluginCallOptions): AsyncIterable<ListResponse>
+}
 export type NetworkCalls = Calls<typeof NetworkService>
 export type SnapshotterCalls = Calls<typeof SnapshotsService>
 export type ContentCalls = Calls<typeof ContentService>

@@ -198,7 +198,7 @@ export function runtimeClient(source: PluginSource) {
     pids: unaryOf(source, service.pids),
     stats: unaryOf(source, service.stats),
     state: unaryOf(source, service.state),
-    list: unaryOf(source, service.list),
+    list: streamOf(source, service.list),
   }
 }
 

@@ -4,7 +4,13 @@ import { basename, join } from 'node:path'
 import type { Config, Emission } from '../../../plugins/kit/plugin.js'
 import { TaskExit } from '../../../proto/gen/containerd/events/task.js'
 import { Options } from '../../../proto/gen/containerd/runc/v1/options.js'
-import { CreateRequest, ExecRequest, RuntimeService, type Task } from '../../../proto/gen/purser/runtime/v1/runtime.js'
+import {
+  CreateRequest,
+  ExecRequest,
+  type ListResponse,
+  RuntimeService,
+  type Task,
+} from '../../../proto/gen/purser/runtime/v1/runtime.js'
 import { leftovers, removeByForce, type Traces } from '../../harness/machine.js'
 import { Rpc, type UnaryMethod } from '../../harness/rpc.js'
 import { Arrivals, type Scope, until } from '../../harness/wait.js'
@@ -130,8 +136,15 @@ export class RuntimeHost {
     return this.call(RuntimeService.state, { namespace, id, execId })
   }
 
+  listing(): AsyncIterable<ListResponse> {
+    if (!this.#open) throw new Error('the plugin is closed')
+    return this.#open.rpc.stream(RuntimeService.list, {}, { timeoutMs: 60_000 })
+  }
+
   async list(): Promise<Task[]> {
-    return (await this.call(RuntimeService.list, {})).tasks
+    const told: Task[] = []
+    for await (const { tasks } of this.listing()) told.push(...tasks)
+    return told
   }
 
   get exits(): SeenExit[] {

@@ -163,6 +163,29 @@ t.test('a shim that is silent when the plugin comes back is listed as such, and 
   await host.nothingLeft()
 })
 
+t.test('a silent shim keeps nobody waiting for the others', async t => {
+  const host = await RuntimeHost.open(t, { reconnectMs: 60_000 })
+  await host.run('frozen', { command: 'exec sleep 100' })
+  const [shim] = shimsOf(host)
+  if (!shim) return t.fail('there is no shim')
+  for (const id of ['fine', 'well']) await host.run(id, { command: 'exec sleep 100' })
+  await host.close()
+  signal(shim, 'SIGSTOP')
+  await host.open()
+  const told: string[] = []
+  for await (const { names, tasks } of host.listing()) {
+    if (names.length > 0) t.same(names.map(({ id }) => id).sort(), ['fine', 'frozen', 'well'], 'all are announced')
+    told.push(...tasks.map(({ id }) => id))
+    if (told.length === 2) break
+  }
+  t.same(told.sort(), ['fine', 'well'], 'long before the deadline of the silent one')
+  t.match(await host.taskState('fine'), { status: Status.RUNNING })
+  signal(shim, 'SIGCONT')
+  t.match(await host.list(), { length: 3 })
+  for (const id of ['frozen', 'fine', 'well']) await host.destroy(id)
+  await host.nothingLeft()
+})
+
 t.test('a bundle without its history is left alone, and does not keep the plugin from opening', async t => {
   const host = await RuntimeHost.open(t)
   await host.run('mangled', { command: 'exec sleep 100' })

@@ -1,6 +1,7 @@
 // Compares the journal's tasks with the runtime's, whenever the runtime plugin has (re)registered.
 import type { Logger } from 'pino'
 import { Code, StatusError } from '../../../../plugins/kit/errors.js'
+import { Gate } from '../../../../plugins/kit/gate.js'
 import { Status } from '../../../../proto/gen/containerd/v1/types/task.js'
 import {
   type Task as ListedTask,
@@ -25,8 +26,9 @@ import type { RuntimeCalls } from '../ports.js'
 import { messageOf, ownCause } from '../supervisor.js'
 import { actionFor, type Reality } from './rules.js'
 
-/** How many tasks are looked at side by side, and how long one may take: a broken shim delays nobody else. */
-const concurrency = 16
+/** How many tasks are looked at side by side. One that takes longer than is usual no longer counts. */
+const looksMax = 16
+const lookPatienceMs = 500
 const taskDeadlineMs = 20_000
 const killed = 137
 
@@ -36,6 +38,8 @@ interface Place {
 }
 
 export class TaskRecovery {
+  private readonly gate = new Gate(looksMax, lookPatienceMs)
+
   constructor(
     private readonly runner: Runner,
     private readonly store: Store,
@@ -48,20 +52,26 @@ export class TaskRecovery {
 
   /** Resolves when every task was looked at. */
   async run(): Promise<void> {
-    const { tasks } = await this.runtime.list({}, { deadlineMs: 60_000 })
-    const listed = new Map(tasks.map(task => [`${task.namespace}/${task.id}`, task]))
-    const places = new Map<string, Place>()
-    for (const { namespace, id } of tasks) places.set(`${namespace}/${id}`, { namespace, id })
-    for (const [namespace, { tasks }] of this.store.world.namespaces) {
-      for (const id of tasks.keys()) places.set(`${namespace}/${id}`, { namespace, id })
+    const looks: Promise<void>[] = []
+    const look = (place: Place, listed?: ListedTask) => {
+      if (!this.busy.has(place.namespace, place.id)) looks.push(this.gate.run(() => this.reconcile(place, listed)))
     }
-    const queue = [...places.values()].filter(({ namespace, id }) => !this.busy.has(namespace, id))
-    const worker = async () => {
-      for (let place = queue.pop(); place; place = queue.pop()) {
-        await this.reconcile(place, listed.get(`${place.namespace}/${place.id}`))
-      }
+    let isFirst = true
+    // Each is looked at when the runtime tells of it: one whose shim is silent keeps nobody else waiting.
+    for await (const { names, tasks } of this.runtime.list({}, { deadlineMs: 60_000 })) {
+      if (isFirst) for (const place of this.withoutRuntime(names)) look(place)
+      isFirst = false
+      for (const task of tasks) look(task, task)
     }
-    await Promise.all(Array.from({ length: concurrency }, worker))
+    await Promise.all(looks)
+  }
+
+  /** Tasks that the journal has and the runtime does not. */
+  private withoutRuntime(names: readonly Place[]): Place[] {
+    const known = new Set(names.map(keyOf))
+    return [...this.store.world.namespaces]
+      .flatMap(([namespace, { tasks }]) => [...tasks.keys()].map(id => ({ namespace, id })))
+      .filter(place => !known.has(keyOf(place)))
   }
 
   private async reconcile(place: Place, listed: ListedTask | undefined): Promise<void> {
@@ -213,6 +223,8 @@ export class TaskRecovery {
     return { status: killed, at: formatNanos(this.clock.now()) }
   }
 }
+
+const keyOf = ({ namespace, id }: Place): string => `${namespace}/${id}`
 
 function realityOf(listed: ListedTask | undefined): Reality {
   if (!listed) return 'absent'

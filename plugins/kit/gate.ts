@@ -1,4 +1,4 @@
-// Lets only so many begin at once: more shims starting together than there are cores only slow each other down.
+// Lets only so many work at once, and those that hang not keep the others from it.
 
 export class Gate {
   #free: number
