@@ -128,10 +128,12 @@ async function open(
   return withinMs => ready(directory, reconciliation, withinMs)
 }
 
+/** A comparison takes that long only when a shim is silent; then it goes on beside everything else. */
+const comparisonPatienceMs = 1_000
+
 async function ready(directory: PluginDirectory, reconciliation: Reconciliation, waitMs: number): Promise<string[]> {
-  const late = sleep(waitMs, undefined, { ref: false })
   const found = await Promise.allSettled(bundledPlugins.map(({ kind, id }) => directory.find(kind, id, { waitMs })))
-  await Promise.race([reconciliation.settled(), late])
+  await Promise.race([reconciliation.settled(), sleep(comparisonPatienceMs, undefined, { ref: false })])
   return found.filter(result => result.status === 'rejected').map(({ reason }) => messageOf(reason))
 }
 
