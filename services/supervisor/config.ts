@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util'
 import { parse, TomlError } from 'smol-toml'
 import type { Json, Config as PluginSettings } from '../../plugins/kit/plugin.js'
 import type { ProxyPlugin } from './plugins/directory.js'
+import type { RetentionPolicy } from './retention.js'
 
 export const usage = `purserd [options]
   --config FILE           TOML file; default /etc/purser/purser.toml if it exists
@@ -15,6 +16,9 @@ export const usage = `purserd [options]
   --metrics HOST:PORT     Prometheus metrics and /healthz, or off   (default off)
   --nats embedded|off|URL where events are published                (default embedded)
   --node NAME             this node's name in events                (default the host's name)
+  --keep-age 30d|12h|off  older events are dropped                  (default 30d)
+  --keep-bytes N          of the journal, at most; 0: no bound      (default 1 GiB)
+  --keep-events N         at most; 0: no bound                      (default 0)
   --log-level LEVEL       trace, debug, info, warn, error           (default info)
   --version, --help`
 
@@ -31,7 +35,7 @@ export interface Settings {
   plugins: Readonly<Record<string, PluginSettings>>
   /** Whether the bundled plugins are started with the supervisor; else they are expected to register by themselves. */
   pluginHost: boolean
-  journal: { segmentBytes: number | undefined; reserveBytes: number | undefined }
+  journal: { segmentBytes: number | undefined; reserveBytes: number | undefined; keep: RetentionPolicy }
 }
 
 export interface NatsSettings {
@@ -94,7 +98,7 @@ export async function loadConfig(args: readonly string[]): Promise<Settings | 'h
     proxyPlugins: readProxies(file),
     plugins: readPlugins(file),
     pluginHost: file.boolean('plugin_host') ?? true,
-    journal: readJournal(file),
+    journal: readJournal(file, flags),
   }
   file.refuseUnknown()
   return settings
@@ -112,6 +116,9 @@ function readFlags(args: readonly string[]) {
         metrics: { type: 'string' },
         nats: { type: 'string' },
         node: { type: 'string' },
+        'keep-age': { type: 'string' },
+        'keep-bytes': { type: 'string' },
+        'keep-events': { type: 'string' },
         'log-level': { type: 'string' },
         version: { type: 'boolean' },
         help: { type: 'boolean', short: 'h' },
@@ -188,14 +195,37 @@ function readPlugins(file: Table): Settings['plugins'] {
   return sections
 }
 
-function readJournal(file: Table): Settings['journal'] {
+type Flags = ReturnType<typeof readFlags>
+
+function readJournal(file: Table, flags: Flags): Settings['journal'] {
   const journal = file.table('journal')
   const settings = {
     segmentBytes: journal.number('segment_bytes'),
     reserveBytes: journal.number('reserve_bytes'),
+    keep: {
+      ageMs: readAge(flags['keep-age'] ?? journal.string('keep_age') ?? '30d'),
+      bytes: bound('keep-bytes', flags['keep-bytes'], journal.number('keep_bytes'), 2 ** 30),
+      events: bound('keep-events', flags['keep-events'], journal.number('keep_events'), 0),
+    },
   }
   journal.refuseUnknown()
   return settings
+}
+
+const ageUnits = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const
+
+function readAge(text: string): number | undefined {
+  if (text === 'off') return undefined
+  const match = /^([1-9]\d{0,5})([smhd])$/.exec(text)
+  const unit = (['s', 'm', 'h', 'd'] as const).find(unit => unit === match?.[2])
+  if (!match?.[1] || !unit) throw new ConfigError(`keep_age = "${text}": write it like "30d", "12h" or "off"`)
+  return Number(match[1]) * ageUnits[unit]
+}
+
+/** 0 is no bound. */
+function bound(name: string, flag: string | undefined, inFile: number | undefined, fallback: number) {
+  if (flag !== undefined && !/^\d{1,15}$/.test(flag)) throw new ConfigError(`--${name} ${flag}: write a whole number`)
+  return (flag === undefined ? (inFile ?? fallback) : Number(flag)) || undefined
 }
 
 function dropUndefined(values: Record<string, Json | undefined>): PluginSettings {

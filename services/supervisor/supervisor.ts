@@ -11,7 +11,7 @@ import { openCore } from './core.js'
 import type { Ledger } from './effects/ledger.js'
 import { messageOf } from './effects/supervisor.js'
 import { openFileJournal } from './journal/fileLog.js'
-import type { Journal } from './journal/journal.js'
+import type { Journal, Sequence } from './journal/journal.js'
 import { observe } from './metrics/observe.js'
 import { bundledPlugins, type PluginCalls, pluginCalls, pluginConfig } from './pluginCalls.js'
 import { PluginDirectory } from './plugins/directory.js'
@@ -19,6 +19,8 @@ import type { PluginHost } from './plugins/host.js'
 import { type PluginLedger, serveRegistry } from './plugins/registry.js'
 import type { Reconciliation } from './reconcile.js'
 import { openRelay } from './relay/open.js'
+import type { RelayStatus } from './relay/relay.js'
+import { Retention } from './retention.js'
 import { decodeEvent } from './state/codec.js'
 import { publicationOf } from './state/publication.js'
 import { Store } from './state/store.js'
@@ -109,6 +111,9 @@ async function open(
     }),
     relay => relay.close(),
   )
+  const relayed = () => relayedUpTo(relay.status())
+  const policy = settings.journal.keep
+  opened(new Retention({ journal, store, runner, heavy, clock, policy, relayed, log }), retention => retention.close())
   const api = await openApi({
     address: settings.address,
     runner,
@@ -135,6 +140,12 @@ async function ready(directory: PluginDirectory, reconciliation: Reconciliation,
   const found = await Promise.allSettled(bundledPlugins.map(({ kind, id }) => directory.find(kind, id, { waitMs })))
   await Promise.race([reconciliation.settled(), sleep(comparisonPatienceMs, undefined, { ref: false })])
   return found.filter(result => result.status === 'rejected').map(({ reason }) => messageOf(reason))
+}
+
+/** While NATS is away its word may turn out void when it is back (a store that was wiped): then nothing is dropped. */
+function relayedUpTo(status: RelayStatus | undefined): Sequence | undefined {
+  if (!status) return undefined
+  return status.state === 'publishing' ? status.cursor : 0n
 }
 
 async function openJournal({ root, node, journal }: Settings, log: Logger): Promise<Journal> {

@@ -14,6 +14,8 @@ export class HeavyParts {
   private readonly kept = new Map<string, Buffer>()
   private readonly underWay = new Map<string, Promise<Buffer>>()
   private bytes = 0
+  /** Where parts lie now that were moved lately: who took a place from the fold a moment before still finds them. */
+  private moved = new Map<string, HeavyAny>()
 
   constructor(
     private readonly journal: Pick<Journal, 'attachment'>,
@@ -38,7 +40,13 @@ export class HeavyParts {
     }
   }
 
-  private async value(part: HeavyAny): Promise<Buffer> {
+  /** Replaces what was said before. */
+  follow(moves: readonly { from: HeavyAny; to: HeavyAny }[]): void {
+    this.moved = new Map(moves.map(({ from, to }) => [placeOf(from), to]))
+  }
+
+  private async value(asked: HeavyAny): Promise<Buffer> {
+    const part = this.moved.get(placeOf(asked)) ?? asked
     const place = placeOf(part)
     const kept = this.kept.get(place)
     if (kept) {

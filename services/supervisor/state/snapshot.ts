@@ -1,30 +1,45 @@
 // The fold as bytes and back.
+import { newSummary, type StoredSummaries, Summaries } from './summaries.js'
 import { NamespaceState, World } from './world.js'
 
-/** Raised when the fold's own shape changes: an older snapshot is then passed over and the journal read instead. */
-const shape = 1
+/** Raised when the fold's own shape changes; then `older` says how to read the one before. */
+const shape = 2
 
 type Marked = { $map: [unknown, unknown][] } | { $set: unknown[] } | { $big: string }
 
 export function encodeWorld(world: World): Uint8Array {
-  const { namespaces, plugins, versions, sequence } = world
-  const requests = world.requests.entries()
-  return Buffer.from(JSON.stringify({ shape, namespaces, plugins, versions, sequence, requests }, mark))
+  const { namespaces, plugins, versions, sequence, requests, summaries } = world
+  const bounded = { requests: requests.entries(), summaries: summaries.toStored() }
+  return Buffer.from(JSON.stringify({ shape, namespaces, plugins, versions, sequence, ...bounded }, mark))
 }
 
-/** An unreadable or older shape is an empty world at 0: the journal then tells everything again. */
-export function decodeWorld(state: Uint8Array): World {
-  const world = new World()
+/**
+ * undefined for a shape that is not known here, newer or long past: then another snapshot, or the journal from its
+ * beginning, has to tell.
+ */
+export function decodeWorld(state: Uint8Array): World | undefined {
   const stored = JSON.parse(Buffer.from(state).toString(), unmark)
-  if (stored.shape !== shape) return world
+  if (stored.shape !== shape && stored.shape !== 1) return undefined
+  const world = new World()
   world.sequence = stored.sequence
   for (const [stream, sequence] of stored.versions) world.versions.set(stream, sequence)
   for (const [key, plugin] of stored.plugins) world.plugins.set(key, plugin)
-  world.requests.restore(stored.requests ?? []) // there were none before they were remembered
+  world.requests.restore(stored.requests ?? []) // shape 1 had none
   for (const [name, namespace] of stored.namespaces) {
     world.namespaces.set(name, Object.assign(new NamespaceState(), namespace))
   }
+  world.summaries = Summaries.from(stored.shape === 1 ? summariesOfLiving(world) : stored.summaries)
   return world
+}
+
+/** Shape 1 had no summaries: of what lives then, the record is known. */
+function summariesOfLiving(world: World): StoredSummaries {
+  const living = [...world.namespaces].flatMap(([namespace, { containers }]) =>
+    [...containers.values()].flatMap(({ lifecycle, createdAt }) =>
+      lifecycle.facts.record ? [newSummary(namespace, lifecycle.facts.record, createdAt, '')] : [],
+    ),
+  )
+  return { finished: [], living }
 }
 
 function mark(_key: string, value: unknown): unknown {

@@ -1,7 +1,7 @@
 // The world kept up with the journal: opened by folding what is there, then moved on by each durable record.
 import type { Logger } from 'pino'
 import type { DomainEvent } from '../domain/decision.js'
-import type { Journal, JournalRecord } from '../journal/journal.js'
+import type { Journal, JournalRecord, Sequence } from '../journal/journal.js'
 import { decodeWorld, encodeWorld } from './snapshot.js'
 import { World } from './world.js'
 
@@ -16,9 +16,36 @@ export type Listener = (told: Told) => void
 /** After this many records the fold is written out, so that a restart reads little. */
 const recordsPerSnapshot = 20_000
 
+/** The records from which the state grew were dropped, and no snapshot that can be read holds it. */
+export class StateUnknown extends Error {
+  constructor(first: Sequence, known: Sequence) {
+    const from = known === 0n ? 'no snapshot of the state can be read' : `the newest readable snapshot is of ${known}`
+    super(
+      `the journal begins with record ${first}, and ${from} (purser journal verify tells why): start the version of purserd that wrote it, or put the journal back from a backup`,
+    )
+    this.name = 'StateUnknown'
+  }
+}
+
+/** The newest snapshot, up to a sequence, whose shape this version knows. */
+export async function newestWorld(journal: Journal, log: Logger, upTo?: Sequence): Promise<World | undefined> {
+  for (let before = upTo; ; ) {
+    const snapshot = await journal.loadSnapshot(before)
+    if (!snapshot) return undefined
+    const world = decodeWorld(snapshot.state)
+    if (world) return world
+    log.warn(
+      { sequence: snapshot.sequence },
+      'a snapshot of the state was written by another version and is passed over: more of the journal is read instead',
+    )
+    before = snapshot.sequence - 1n
+  }
+}
+
 export class Store {
   private readonly listeners = new Set<Listener>()
   private readonly byStream = new Map<string, Set<Listener>>()
+  private readonly savedListeners = new Set<() => void>()
   private sinceSnapshot = 0
   private saving: Promise<void> | undefined
   private readonly unsubscribe: () => void
@@ -35,8 +62,8 @@ export class Store {
 
   /** Folds the journal from its newest snapshot on. Throws when history is illegal: then nothing may be decided. */
   static async open(journal: Journal, log: Logger): Promise<Store> {
-    const snapshot = await journal.loadSnapshot()
-    const world = snapshot ? decodeWorld(snapshot.state) : new World()
+    const world = (await newestWorld(journal, log)) ?? new World()
+    if (world.sequence + 1n < journal.first()) throw new StateUnknown(journal.first(), world.sequence)
     for await (const record of journal.read(world.sequence + 1n)) world.apply(record)
     return new Store(world, journal, log)
   }
@@ -55,6 +82,12 @@ export class Store {
       listeners.delete(listener)
       if (listeners.size === 0) this.byStream.delete(stream)
     }
+  }
+
+  /** Called each time that the fold was written out. */
+  onSaved(listener: () => void): () => void {
+    this.savedListeners.add(listener)
+    return () => this.savedListeners.delete(listener)
   }
 
   /** Writes the fold out now, unless that is being done already. */
@@ -82,6 +115,7 @@ export class Store {
     const { sequence } = this.world
     try {
       await this.journal.saveSnapshot({ sequence, state: encodeWorld(this.world) })
+      for (const listener of this.savedListeners) listener()
     } catch (error) {
       this.log.error(
         { err: error, sequence },

@@ -21,6 +21,7 @@ import type { HeavyAny, Labels, Timestamp } from '../domain/values.js'
 import type { JournalRecord, Sequence } from '../journal/journal.js'
 import { decodeEvent } from './codec.js'
 import { Requests } from './requests.js'
+import { Summaries } from './summaries.js'
 
 export interface Times {
   createdAt: Timestamp
@@ -128,6 +129,8 @@ export class World {
   readonly requests = new Requests()
   /** By stream: the sequence of its last record; streams that ended are forgotten. */
   readonly versions = new Map<string, Sequence>()
+  /** What is remembered of containers when their events are gone. */
+  summaries = new Summaries()
   /** The last record that is folded in. */
   sequence: Sequence = 0n
 
@@ -148,6 +151,7 @@ export class World {
   apply(record: JournalRecord): DomainEvent {
     const event = decodeEvent(record)
     new Fold(this, record).apply(event)
+    this.summaries.apply(record, event)
     if (record.ends) this.versions.delete(record.stream)
     else this.versions.set(record.stream, record.sequence)
     this.sequence = record.sequence
@@ -216,6 +220,9 @@ class Fold {
       case 'ContainerUpdated':
       case 'ContainerDeleted':
         this.applyContainer(event)
+        return
+      case 'ContainerPartsMoved':
+        this.stepContainer(event.id, placeParts(event, this.record.sequence))
         return
       case 'PluginRegistered':
       case 'PluginReady':
@@ -367,6 +374,13 @@ function addResource(lease: StoredLease | undefined, resource: LeaseResource): v
 
 /** Heavy parts that came with this record get its sequence as their place. */
 function placeHeavies(record: ContainerRecord, sequence: Sequence): ContainerRecord {
+  return { ...record, ...placeParts(record, sequence) }
+}
+
+function placeParts<Parts extends Pick<ContainerRecord, 'spec' | 'extensions'>>(
+  record: Parts,
+  sequence: Sequence,
+): Parts {
   const place = (heavy: HeavyAny): HeavyAny =>
     heavy.sequence === '' ? { ...heavy, sequence: String(sequence) } : heavy
   return {

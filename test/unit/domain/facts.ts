@@ -86,6 +86,12 @@ export const container: ByType<ContainerInput> = {
   ContainerCreated: { type: 'ContainerCreated', container: record },
   ContainerUpdated: { type: 'ContainerUpdated', container: { ...record, image: 'redis:8' } },
   ContainerDeleted: { type: 'ContainerDeleted', id: 'redis' },
+  ContainerPartsMoved: {
+    type: 'ContainerPartsMoved',
+    id: 'redis',
+    spec: { typeUrl: 's', sequence: '9', index: 0 },
+    extensions: {},
+  },
   TaskCreateRequested: task.TaskCreateRequested,
   TaskCreateFailed: task.TaskCreateFailed,
   TaskDeleted: task.TaskDeleted,

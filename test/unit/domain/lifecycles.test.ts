@@ -69,8 +69,18 @@ t.test('a container moves as the table says, and in no other way', async t => {
     containerMachine,
     {
       absent: { ContainerCreated: 'idle' },
-      idle: { ContainerUpdated: 'idle', TaskCreateRequested: 'occupied', ContainerDeleted: 'absent' },
-      occupied: { ContainerUpdated: 'occupied', TaskCreateFailed: 'idle', TaskDeleted: 'idle' },
+      idle: {
+        ContainerUpdated: 'idle',
+        ContainerPartsMoved: 'idle',
+        TaskCreateRequested: 'occupied',
+        ContainerDeleted: 'absent',
+      },
+      occupied: {
+        ContainerUpdated: 'occupied',
+        ContainerPartsMoved: 'occupied',
+        TaskCreateFailed: 'idle',
+        TaskDeleted: 'idle',
+      },
     },
     {
       absent: [],

@@ -27,8 +27,15 @@ export interface ContainerDeleted {
   type: 'ContainerDeleted'
   id: string
 }
+/** Nothing changed but the place of its heavy parts: this record brings them again, so that older ones can be dropped. */
+export interface ContainerPartsMoved {
+  type: 'ContainerPartsMoved'
+  id: string
+  spec: HeavyAny | null
+  extensions: Readonly<Record<string, HeavyAny>>
+}
 
-export type ContainerEvent = ContainerCreated | ContainerUpdated | ContainerDeleted
+export type ContainerEvent = ContainerCreated | ContainerUpdated | ContainerDeleted | ContainerPartsMoved
 
 export interface ContainerFacts {
   record: ContainerRecord | null

@@ -13,6 +13,11 @@ const machine = setup({
     remember: assign(({ event }) =>
       event.type === 'ContainerCreated' || event.type === 'ContainerUpdated' ? { record: event.container } : {},
     ),
+    rememberPlaces: assign(({ context: { record }, event }) =>
+      event.type === 'ContainerPartsMoved' && record
+        ? { record: { ...record, spec: event.spec, extensions: event.extensions } }
+        : {},
+    ),
     forget: assign({ record: null }),
   },
 }).createMachine({
@@ -24,6 +29,7 @@ const machine = setup({
     idle: {
       on: {
         ContainerUpdated: { actions: 'remember' },
+        ContainerPartsMoved: { actions: 'rememberPlaces' },
         TaskCreateRequested: 'occupied',
         ContainerDeleted: { target: 'absent', actions: 'forget' },
       },
@@ -31,6 +37,7 @@ const machine = setup({
     occupied: {
       on: {
         ContainerUpdated: { actions: 'remember' },
+        ContainerPartsMoved: { actions: 'rememberPlaces' },
         TaskCreateFailed: 'idle',
         TaskDeleted: 'idle',
       },
