@@ -21,8 +21,11 @@ interface Flags {
   warmUps: number
   only: Measurement[]
   nats: 'embedded' | 'off'
+  containers: number[]
   out: string
 }
+
+const usualContainers = [10]
 
 const program = new Command('bench')
   .description('Measures Purser and containerd side by side. Needs root, and a machine with nothing else to do.')
@@ -34,6 +37,7 @@ const program = new Command('bench')
   .addOption(
     new Option('--nats <mode>', 'whether Purser publishes its events').choices(['embedded', 'off']).default('embedded'),
   )
+  .option('--containers <n...>', 'running in `recovery`', numbers, usualContainers)
   .option('--out <file>', 'where the numbers go', join(distDirectory(), 'bench.json'))
   .action(main)
 
@@ -46,14 +50,14 @@ program.parseAsync().catch((error: unknown) => {
   process.exitCode = 1
 })
 
-async function main({ runs, warmUps, only, nats, out }: Flags): Promise<void> {
+async function main({ runs, warmUps, only, nats, containers, out }: Flags): Promise<void> {
   if (process.getuid?.() !== 0) throw new Error('this needs root, as containers do')
   const scope = new OpenScope()
   try {
     const contest = await openContest(scope, { runs, warmUps }, nats)
     const machine = describeMachine(contest.hosts.purser.root)
     introduce(machine, nats)
-    const results = await measure(contest, only)
+    const results = await measure(contest, only, containers)
     mkdirSync(dirname(out), { recursive: true })
     const kept = { at: new Date().toISOString(), machine, settings: { runs, warmUps, nats }, results }
     writeFileSync(out, `${JSON.stringify(kept, undefined, 2)}\n`)
@@ -63,14 +67,18 @@ async function main({ runs, warmUps, only, nats, out }: Flags): Promise<void> {
   }
 }
 
-async function measure(contest: Contest, only: Measurement[]): Promise<Partial<Record<Measurement, unknown>>> {
+async function measure(
+  contest: Contest,
+  only: Measurement[],
+  containers: number[],
+): Promise<Partial<Record<Measurement, unknown>>> {
   const idle = only.includes('memory') ? await readIdle(contest) : { purser: {}, containerd: {} }
   const measures: Record<Measurement, () => Promise<Outcome>> = {
     latency: () => measureLatency(contest),
     throughput: () => measureThroughput(contest),
     import: () => measureImport(contest),
     memory: () => measureMemory(contest, idle),
-    recovery: () => measureRecovery(contest),
+    recovery: () => measureRecovery(contest, containers),
   }
   const results: Partial<Record<Measurement, unknown>> = {}
   for (const name of measurements.filter(each => only.includes(each))) {
@@ -89,6 +97,11 @@ function introduce(machine: Machine, nats: Flags['nats']): void {
   )
   if (isBusy(machine))
     console.log(`The load is ${machine.load.toFixed(1)}: others are at work here, and the numbers will show it.`)
+}
+
+/** What is given takes the default's place. */
+function numbers(text: string, before: number[]): number[] {
+  return [...(before === usualContainers ? [] : before), positive(text)]
 }
 
 function positive(text: string): number {

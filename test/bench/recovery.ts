@@ -1,61 +1,129 @@
-// A daemon is killed and started again while containers run: how long until it knows all of them.
+// A daemon is killed and started again while containers run: how long until it serves, and until it has all of them.
+//
+// "Serves": it answers Version. "Has a container": the container's shim answers through it (ListPids). Of some
+// containers the shim may be stopped before (SIGSTOP), as one that hangs: then it is asked how soon the others are there.
 
-import { ListTasksRequest, TasksService } from '../../proto/gen/containerd/services/tasks/v1/tasks.js'
-import { Status } from '../../proto/gen/containerd/v1/types/task.js'
+import { ListPidsRequest, TasksService } from '../../proto/gen/containerd/services/tasks/v1/tasks.js'
+import { VersionService } from '../../proto/gen/containerd/services/version/v1/version.js'
 import type { Host } from '../harness/host.js'
+import { signal } from '../harness/process.js'
 import { Rpc } from '../harness/rpc.js'
 import { until } from '../harness/wait.js'
-import { type Contest, removeContainers, startContainers, takeTurns } from './contest.js'
-import { comparison, type Outcome, summaryOf } from './report.js'
+import { type Contest, type Name, names, removeContainers, startContainers, takeTurns } from './contest.js'
+import { shimsOf } from './daemons.js'
+import { comparison, type Outcome, type Table } from './report.js'
 
-const containers = 10
 /** One recovery takes as long as some runs: this many of those are worth one. */
 const runsPerRecovery = 4
+const hungMax = 10
+const patienceMs = 120_000
 
-export async function measureRecovery(contest: Contest): Promise<Outcome> {
-  const { hosts, image } = contest
-  const runs = Math.max(1, Math.ceil(contest.runs / runsPerRecovery))
-  const warmUps = Math.min(1, contest.warmUps)
-  const ids = {
-    purser: await startContainers(hosts.purser, image, containers),
-    containerd: await startContainers(hosts.containerd, image, containers),
+interface Recovered {
+  servesMs: number
+  hasAllMs: number
+}
+
+export async function measureRecovery(contest: Contest, counts: readonly number[]): Promise<Outcome> {
+  const tables: Table[] = []
+  const data: Record<string, unknown> = {}
+  const ids: Record<Name, string[]> = { purser: [], containerd: [] }
+  for (const count of [...counts].sort((a, b) => a - b)) {
+    for (const name of names) {
+      const host = contest.hosts[name]
+      ids[name].push(...(await startContainers(host, contest.image, count - ids[name].length)))
+    }
+    const took = await measure(contest, ids)
+    tables.push(...show(`${count} containers`, took))
+    data[count] = took
   }
-  const ms = await takeTurns({ hosts, runs, warmUps }, recover)
-  await removeContainers(hosts.purser, ids.purser)
-  await removeContainers(hosts.containerd, ids.containerd)
-  return {
-    tables: [
-      comparison(
-        `Recovery: from the start after a SIGKILL until ${containers} containers are listed as running, in ms`,
-        ms,
-      ),
-    ],
-    data: { ms, summary: summaryOf(ms), containers },
+  const hung = Math.min(hungMax, Math.floor(ids.purser.length / 2))
+  if (hung > 0) {
+    const took = await measureHung(contest, ids, hung)
+    tables.push(...show(`${ids.purser.length} containers, of which the shims of ${hung} are stopped`, took))
+    data.hung = took
+  }
+  for (const name of names) await removeContainers(contest.hosts[name], ids[name])
+  return { tables, data }
+}
+
+async function measure({ hosts, runs, warmUps }: Contest, ids: Record<Name, string[]>) {
+  const turns = { hosts, runs: Math.max(1, Math.ceil(runs / runsPerRecovery)), warmUps: Math.min(1, warmUps) }
+  return takeTurns(turns, (host, name) => recover(host, ids[name]))
+}
+
+async function measureHung(contest: Contest, ids: Record<Name, string[]>, hung: number) {
+  const stopped = names.flatMap(name => {
+    const victims = new Set(ids[name].slice(0, hung))
+    return shimsOf(contest.hosts[name]).filter(({ command }) => command.some(word => victims.has(word)))
+  })
+  const all = (name: NodeJS.Signals) => {
+    for (const shim of stopped) signal(shim, name)
+  }
+  all('SIGSTOP')
+  try {
+    const others = { purser: ids.purser.slice(hung), containerd: ids.containerd.slice(hung) }
+    const { hosts } = contest
+    return await takeTurns({ hosts, runs: 3, warmUps: 0 }, (host, name) => recover(host, others[name]))
+  } finally {
+    all('SIGCONT')
   }
 }
 
-async function recover(host: Host): Promise<number> {
+function show(what: string, took: Record<Name, Recovered[]>): Table[] {
+  const of = (pick: (recovered: Recovered) => number) => ({
+    purser: took.purser.map(pick),
+    containerd: took.containerd.map(pick),
+  })
+  const from = 'from the start after a SIGKILL'
+  return [
+    comparison(
+      `Recovery with ${what}: ${from} until it serves, in ms`,
+      of(({ servesMs }) => servesMs),
+    ),
+    comparison(
+      `Recovery with ${what}: ${from} until each (other) one answers, in ms`,
+      of(({ hasAllMs }) => hasAllMs),
+    ),
+  ]
+}
+
+async function recover(host: Host, ids: string[]): Promise<Recovered> {
   await host.kill()
   const begun = performance.now()
-  const serving = host.start()
-  const known = until(`${host.kind} to know its containers`, () => knowsAll(host.address), {
-    timeoutMs: 30_000,
-    intervalMs: 5,
-  })
-  const took = known.then(() => performance.now() - begun)
-  await Promise.all([serving, known])
-  return took
+  const started = host.start(patienceMs)
+  await until(`${host.kind} to serve`, () => answers(host), { timeoutMs: patienceMs, intervalMs: 2 })
+  const servesMs = performance.now() - begun
+  const rpc = new Rpc(host.address)
+  try {
+    await Promise.all(
+      ids.map(id => until(`container ${id}`, () => hasIt(rpc, host, id), { timeoutMs: patienceMs, intervalMs: 20 })),
+    )
+    const hasAllMs = performance.now() - begun
+    await started
+    return { servesMs, hasAllMs }
+  } finally {
+    rpc.close()
+  }
 }
 
 /** By a new connection each time: one that failed would wait before it tries again. */
-async function knowsAll(address: string): Promise<boolean> {
-  const rpc = new Rpc(address)
+async function answers(host: Host): Promise<boolean> {
+  const rpc = new Rpc(host.address)
   try {
-    const { tasks } = await rpc.call(TasksService.list, ListTasksRequest.fromPartial({}), { timeoutMs: 2000 })
-    return tasks.filter(({ status }) => status === Status.RUNNING).length === containers
+    await rpc.call(VersionService.version, {}, { timeoutMs: 1000 })
+    return true
   } catch {
     return false
   } finally {
     rpc.close()
+  }
+}
+
+async function hasIt(rpc: Rpc, { namespace }: Host, containerId: string): Promise<boolean> {
+  try {
+    const request = ListPidsRequest.fromPartial({ containerId })
+    return (await rpc.call(TasksService.listPids, request, { namespace, timeoutMs: patienceMs })).processes.length > 0
+  } catch {
+    return false
   }
 }
