@@ -4,6 +4,7 @@ import { execFileSync } from 'node:child_process'
 import { chmodSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { build } from 'esbuild'
+import { buildSimulator } from '../test/simulate/build.mjs'
 
 /** Programs of one group share chunks. Those that must start fast are alone in theirs: few files, and no more in them. */
 const groups = [
@@ -20,14 +21,14 @@ const groups = [
   },
 ]
 
-const built = await Promise.all(groups.map(bundle))
+const built = await Promise.all([...groups.map(bundle), buildSimulator('dist/simulate.js')])
 const outputs = new Set(built.flatMap(({ metafile }) => Object.keys(metafile.outputs)))
 // What an earlier build left behind; removed only now, so that a program that runs still finds its parts.
 for (const path of readdirSync('dist', { recursive: true, withFileTypes: true })) {
   const file = join(path.parentPath ?? path.path, path.name)
   if (path.isFile() && !outputs.has(file)) rmSync(file)
 }
-for (const name of groups.flatMap(Object.keys)) chmodSync(`dist/${name}.js`, 0o755)
+for (const name of [...groups.flatMap(Object.keys), 'simulate']) chmodSync(`dist/${name}.js`, 0o755)
 
 function bundle(entryPoints) {
   return build({

@@ -31,8 +31,11 @@ export interface ContentDeps {
 
 const listChunk = 100
 
+type Name = 'info' | 'update' | 'list' | 'delete' | 'read' | 'status' | 'listStatuses' | 'abort'
+type AllButWrite = Pick<ContentServer, Name>
+
 /** All but Write, which passes bytes on undecoded: see contentWrite.ts. */
-export function contentService({ runner, store, content, files }: ContentDeps): Omit<ContentServer, 'write'> {
+export function contentService({ runner, store, content, files }: ContentDeps): AllButWrite {
   const blobOf = ({ namespace }: ApiCall, digest: string): StoredBlob => {
     insist(checkDigest(digest))
     const blob = store.world.namespace(namespace).blobs.get(digest)

@@ -1,0 +1,323 @@
+// The plugin host: it answers the supervisor's calls by acting on reality, late, out of order, not at all, or it dies.
+import { Code, notFound, StatusError, unavailable, unimplemented } from '../../plugins/kit/errors.js'
+import { TaskExit } from '../../proto/gen/containerd/events/task.js'
+import type { Info } from '../../proto/gen/containerd/services/content/v1/content.js'
+import type { Emit } from '../../proto/gen/purser/plugins/v1/registry.js'
+import type {
+  ContentCalls,
+  NetworkCalls,
+  PluginCallOptions,
+  RuntimeCalls,
+  SnapshotterCalls,
+} from '../../services/supervisor/effects/ports.js'
+import { Chance } from './random.js'
+import { Attachments, BlobFiles, type Exit, Layers, Shims } from './reality.js'
+import { Party, type Time } from './time.js'
+
+/** Where the host's plugins register, and where what they tell goes. */
+export interface Registry {
+  register(): Promise<void>
+  emit(emission: Emit, acknowledged: () => void): void
+  lost(): void
+}
+
+interface Pending {
+  reject(error: StatusError): void
+}
+
+/** The chance that a plugin refuses a call without having done anything. */
+const refusalChance = 0.02
+
+export class Host {
+  readonly shims: Shims
+  readonly attachments = new Attachments()
+  readonly layers = new Layers()
+  readonly blobs: BlobFiles
+  /** Undefined while no host runs. */
+  private process: Party | undefined
+  private serving = false
+  private registry: Registry | undefined
+  private readonly pending = new Set<Pending>()
+  private readonly waiting = new Set<() => void>()
+  private readonly chances = new Map<string, Chance>()
+  /** Until then it does nothing, though it lives. */
+  private stoppedUntil = 0
+  /** Nothing goes wrong any more. */
+  calm = false
+
+  constructor(
+    private readonly time: Time,
+    private readonly seed: number,
+  ) {
+    this.shims = new Shims(time, seed)
+    this.blobs = new BlobFiles(time)
+    this.shims.onExit = exit => this.tell(exit)
+  }
+
+  /** The supervisor starts a host, which registers. */
+  start(registry: Registry, supervisor: Party): void {
+    const process = new Party('host')
+    this.process = process
+    this.registry = registry
+    this.time.after(this.draw('start').delay(20_000), process, 'host starts', () => {
+      this.time.after(50, supervisor, 'host registers', () => void registry.register())
+    })
+  }
+
+  /** Its plugins serve. */
+  serve(): void {
+    this.serving = true
+    for (const wake of this.waiting) wake()
+    this.waiting.clear()
+    for (const exit of this.shims.untold.values()) this.tell(exit)
+  }
+
+  /** It is killed: what it had not done yet is not done. The supervisor, if it lives, hears of it and starts another. */
+  die(): void {
+    if (!this.process) return
+    this.process.alive = false
+    this.process = undefined
+    this.serving = false
+    this.stoppedUntil = 0
+    const lost = [...this.pending]
+    this.pending.clear()
+    for (const call of lost) call.reject(unavailable('the plugin went away'))
+    this.registry?.lost()
+  }
+
+  /** It hangs for a while. */
+  stop(microseconds: number): void {
+    this.stoppedUntil = this.time.now + microseconds
+  }
+
+  get runs(): boolean {
+    return this.process !== undefined
+  }
+
+  readonly runtime: RuntimeCalls = {
+    create: ({ namespace, id }, options) =>
+      this.call('create', `${namespace}/${id}`, 3_000, options, () => {
+        const pid = this.shims.create(namespace, id)
+        return { pid, bundle: `/bundles/${namespace}/${id}`, adjustments: [] }
+      }),
+    start: ({ namespace, id, execId }, options) =>
+      this.call('start', `${namespace}/${id}`, 1_000, options, () => ({
+        pid: this.shims.start(namespace, id, execId),
+      })),
+    exec: ({ namespace, id, execId }, options) =>
+      this.call('exec', `${namespace}/${id}`, 500, options, () => {
+        this.shims.exec(namespace, id, execId)
+        return {}
+      }),
+    delete: ({ namespace, id, execId }, options) =>
+      this.call('delete', `${namespace}/${id}`, 1_000, options, () => this.shims.delete(namespace, id, execId)),
+    destroy: ({ namespace, id }, options) =>
+      this.call('destroy', `${namespace}/${id}`, 1_000, options, () => {
+        this.shims.destroy(namespace, id)
+        return {}
+      }),
+    kill: ({ namespace, id, execId, signal }, options) =>
+      this.call('kill', `${namespace}/${id}`, 300, options, () => {
+        this.shims.kill(namespace, id, execId, signal)
+        return {}
+      }),
+    pause: ({ namespace, id }, options) =>
+      this.call('pause', `${namespace}/${id}`, 500, options, () => {
+        this.shims.pause(namespace, id)
+        return {}
+      }),
+    resume: ({ namespace, id }, options) =>
+      this.call('resume', `${namespace}/${id}`, 500, options, () => {
+        this.shims.resume(namespace, id)
+        return {}
+      }),
+    state: ({ namespace, id, execId }, options) =>
+      this.call('state', `${namespace}/${id}`, 300, options, () => this.shims.state(namespace, id, execId)),
+    list: (_request, options) => this.call('list', 'runtime', 1_000, options, () => ({ tasks: this.shims.list() })),
+    resizePty: (_request, options) => this.call('resize', 'runtime', 100, options, () => ({})),
+    closeIo: (_request, options) => this.call('close', 'runtime', 100, options, () => ({})),
+    update: (_request, options) => this.call('update', 'runtime', 500, options, () => ({})),
+    pids: (_request, options) => this.call('pids', 'runtime', 300, options, () => ({ processes: [] })),
+    stats: (_request, options) => this.call('stats', 'runtime', 300, options, () => ({ stats: undefined })),
+    checkpoint: () => Promise.reject(unimplemented('checkpoints')),
+  }
+
+  readonly network: NetworkCalls = {
+    attach: ({ namespace, id, network }, options) =>
+      this.call('attach', `${namespace}/${id}`, 5_000, options, () => ({
+        attachment: this.attachments.attach(namespace, id, network),
+      })),
+    detach: ({ namespace, id }, options) =>
+      this.call('detach', `${namespace}/${id}`, 5_000, options, () => {
+        this.attachments.detach(namespace, id)
+        return {}
+      }),
+    list: (_request, options) =>
+      this.call('list', 'network', 500, options, () => ({ attachments: [...this.attachments.attachments.values()] })),
+    check: (_request, options) => this.call('check', 'network', 500, options, () => ({})),
+    networks: (_request, options) => this.call('networks', 'network', 500, options, () => ({ names: [] })),
+  }
+
+  readonly snapshotter: SnapshotterCalls = {
+    prepare: ({ key, parent }, options) =>
+      this.call('prepare', key, 800, options, () => {
+        this.layers.prepare('active', key, parent)
+        return { mounts: [] }
+      }),
+    view: ({ key, parent }, options) =>
+      this.call('view', key, 800, options, () => {
+        this.layers.prepare('view', key, parent)
+        return { mounts: [] }
+      }),
+    commit: ({ key, name }, options) =>
+      this.call('commit', key, 2_000, options, () => {
+        this.layers.commit(key, name)
+        return {}
+      }),
+    remove: ({ key }, options) =>
+      this.call('remove', key, 500, options, () => {
+        this.layers.remove(key)
+        return {}
+      }),
+    stat: ({ key }, options) =>
+      this.call('stat', key, 200, options, () => {
+        this.layers.stat(key)
+        return { info: undefined }
+      }),
+    usage: ({ key }, options) =>
+      this.call('usage', key, 500, options, () => {
+        this.layers.stat(key)
+        return { size: 4096n, inodes: 1n }
+      }),
+    mounts: (_request, options) => this.call('mounts', 'snapshotter', 200, options, () => ({ mounts: [] })),
+    update: (_request, options) => this.call('update', 'snapshotter', 200, options, () => ({ info: undefined })),
+    cleanup: (_request, options) => this.call('cleanup', 'snapshotter', 200, options, () => ({})),
+  }
+
+  readonly content: ContentCalls = {
+    delete: ({ digest }, options) =>
+      this.call('delete', digest, 500, options, () => {
+        this.blobs.delete(digest)
+        return {}
+      }),
+    info: ({ digest }) => Promise.reject(notFound(digest)),
+    update: () => Promise.reject(unimplemented('labels')),
+    status: ({ ref }) => Promise.reject(notFound(ref)),
+    listStatuses: () => Promise.resolve({ statuses: [] }),
+    abort: ({ ref }) => Promise.reject(notFound(ref)),
+  }
+
+  /** A blob's bytes were received; its commit is asked for. */
+  commitBlob(digest: string, size: bigint): Promise<void> {
+    return this.call('blob', digest, 1_500, { deadlineMs: Number.POSITIVE_INFINITY }, () =>
+      this.blobs.commit(digest, size),
+    )
+  }
+
+  listLayers(): Promise<string[]> {
+    return this.call('list', 'snapshotter', 500, { deadlineMs: 60_000 }, () => [...this.layers.layers.keys()])
+  }
+
+  async *listBlobs(): AsyncGenerator<Info> {
+    yield* await this.call('list', 'content', 500, { deadlineMs: 60_000 }, () => [...this.blobs.blobs.values()])
+  }
+
+  /** One call: it travels, is done at one instant, and its answer travels back. */
+  private call<T>(
+    method: string,
+    key: string,
+    usual: number,
+    { deadlineMs = 30_000 }: PluginCallOptions = {},
+    work: () => T,
+  ): Promise<T> {
+    const { time } = this
+    const supervisor = time.party
+    const chance = this.draw(`${method} ${key}`)
+    return new Promise<T>((resolve, reject) => {
+      let over = false
+      const end = (settle: () => void) => {
+        if (over) return
+        over = true
+        this.pending.delete(pending)
+        for (const timer of timers) timer.cancelled = true
+        settle()
+      }
+      const pending: Pending = {
+        reject: error =>
+          void time.after(chance.delay(50), supervisor, `${method} lost`, () => end(() => reject(error))),
+      }
+      const timers: { cancelled: boolean }[] = []
+      const arrive = (host: Party) => {
+        this.pending.add(pending)
+        const refusal = !this.calm && chance.happens(refusalChance)
+        time.after(chance.delay(usual) + this.stopped(), host, `${method} done`, () => {
+          const answer = this.answerOf(refusal, method, work)
+          time.after(chance.delay(30), supervisor, `${method} answered`, () =>
+            end(() => ('error' in answer ? reject(answer.error) : resolve(answer.value))),
+          )
+        })
+      }
+      const send = () => {
+        const host = this.process
+        if (host && this.serving) arrive(host)
+        else this.waiting.add(send)
+      }
+      if (deadlineMs < Number.POSITIVE_INFINITY)
+        timers.push(
+          time.after(deadlineMs * 1000, supervisor, `${method} late`, () =>
+            end(() => reject(new StatusError(Code.DEADLINE_EXCEEDED, `${method}: deadline exceeded`))),
+          ),
+        )
+      if (!this.serving)
+        timers.push(
+          time.after(10_000_000, supervisor, `${method} unheard`, () => {
+            if (this.waiting.delete(send)) end(() => reject(unavailable('the plugin is not running')))
+          }),
+        )
+      send()
+    })
+  }
+
+  private answerOf<T>(refusal: boolean, method: string, work: () => T): { value: T } | { error: unknown } {
+    if (refusal) return { error: new StatusError(Code.UNKNOWN, `${method} failed, as the simulation wants it`) }
+    try {
+      return { value: work() }
+    } catch (error) {
+      return { error }
+    }
+  }
+
+  private tell(exit: Exit): void {
+    const { process, registry, time, shims } = this
+    if (!process || !registry || !this.serving) return
+    const chance = this.draw(`exit ${exit.namespace}/${exit.id}`)
+    const { exitStatus, exitedAt, pid } = exit.process
+    const value = { containerId: exit.id, id: exit.execId || exit.id, pid, exitStatus, exitedAt }
+    const emission: Emit = {
+      id: exit.emission,
+      namespace: exit.namespace,
+      topic: '/tasks/exit',
+      timestamp: exitedAt,
+      event: { typeUrl: 'containerd.events.TaskExit', value: Buffer.from(TaskExit.encode(value).finish()) },
+    }
+    const times = !this.calm && chance.happens(0.1) ? 2 : 1
+    for (let copy = 0; copy < times; copy++)
+      time.after(chance.delay(200) + this.stopped(), process, 'exit told', () =>
+        registry.emit(emission, () => {
+          time.after(chance.delay(30), process, 'exit acknowledged', () => void shims.untold.delete(exit.emission))
+        }),
+      )
+  }
+
+  private stopped(): number {
+    return Math.max(0, this.stoppedUntil - this.time.now)
+  }
+
+  /** `name` must be the same in every run of a seed: of a snapshot's name at the plugin the part in the middle is not. */
+  private draw(full: string): Chance {
+    const name = full.replace(/\/[0-9a-z]{12,}\//, '/')
+    const known = this.chances.get(name) ?? new Chance(this.seed, `host ${name}`)
+    this.chances.set(name, known)
+    return known
+  }
+}

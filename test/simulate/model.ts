@@ -1,0 +1,197 @@
+// What a history amounts to, said a second time without machines: plain tables and sets. Whatever it does not allow is
+// a fault of whoever wrote the history.
+import type { JournalRecord } from '../../services/supervisor/journal/journal.js'
+import type { World } from '../../services/supervisor/state/world.js'
+import { execTransitions, taskTransitions } from '../unit/domain/tables.js'
+
+interface Life {
+  state: string
+  exited: boolean
+}
+
+class Space {
+  readonly containers = new Set<string>()
+  readonly tasks = new Map<string, Life>()
+  /** By `container/exec`. */
+  readonly execs = new Map<string, Life>()
+  /** By key: its kind and parent. */
+  readonly snapshots = new Map<string, { kind: string; parent: string }>()
+  readonly blobs = new Set<string>()
+  readonly leases = new Set<string>()
+  readonly networks = new Map<string, string>()
+}
+
+const networkTransitions: Record<string, Record<string, string>> = {
+  absent: { NetworkAttachRequested: 'attaching' },
+  attaching: { NetworkAttached: 'attached', NetworkAttachFailed: 'absent', NetworkDetachRequested: 'detaching' },
+  attached: { NetworkDetachRequested: 'detaching' },
+  detaching: { NetworkDetached: 'absent', NetworkDetachFailed: 'stranded' },
+  stranded: { NetworkDetachRequested: 'detaching' },
+}
+
+export class Model {
+  sequence = 0n
+  /** Of each request the types of the facts that it led to: "request-7 TaskCreated". */
+  readonly effects = new Set<string>()
+  private readonly spaces = new Map<string, Space>()
+
+  /** Takes the next record; throws when it could not have happened. */
+  take(record: JournalRecord): void {
+    if (record.sequence !== this.sequence + 1n) throw illegal(record, `comes after ${this.sequence}`)
+    this.sequence = record.sequence
+    if (record.correlation !== '') this.effects.add(`${record.correlation} ${record.type}`)
+    this.apply(record, this.space(record.namespace), JSON.parse(Buffer.from(record.payload).toString()))
+  }
+
+  /** What the fold has otherwise than this model. */
+  differences(world: World): string[] {
+    const found: string[] = []
+    const names = new Set([...this.spaces.keys(), ...world.namespaces.keys()])
+    for (const name of names) {
+      const mine = this.space(name)
+      const theirs = world.namespace(name)
+      const compare = (what: string, a: Iterable<string>, b: Iterable<string>) => {
+        const [model, fold] = [[...a].sort().join(' '), [...b].sort().join(' ')]
+        if (model !== fold) found.push(`${what} of ${name}: the model has [${model}], the fold [${fold}]`)
+      }
+      compare('containers', mine.containers, theirs.containers.keys())
+      compare('tasks', said(mine.tasks), said(theirs.tasks))
+      const execs = [...theirs.execs].flatMap(([id, of]) =>
+        [...of].map(([exec, { state }]) => `${id}/${exec}=${state}`),
+      )
+      compare('processes', said(mine.execs), execs)
+      compare('snapshots', mine.snapshots.keys(), theirs.snapshots.get('overlayfs')?.keys() ?? [])
+      compare('blobs', mine.blobs, theirs.blobs.keys())
+      compare('leases', mine.leases, theirs.leases.keys())
+      const networks = [...theirs.networks].map(([id, { state }]) => `${id}=${state}`)
+      compare(
+        'networks',
+        [...mine.networks].map(([id, state]) => `${id}=${state}`),
+        networks,
+      )
+    }
+    return found
+  }
+
+  private apply(record: JournalRecord, space: Space, event: Record<string, unknown>): void {
+    const { type } = record
+    const text = (name: string): string => String(event[name] ?? '')
+    const insist = (condition: boolean, why: string) => {
+      if (!condition) throw illegal(record, why)
+    }
+    if (type.startsWith('Task')) {
+      this.task(record, space, text('containerId'))
+      return
+    }
+    if (type.startsWith('Exec')) {
+      this.exec(record, space, `${text('containerId')}/${text('execId')}`)
+      return
+    }
+    if (type.startsWith('Network')) {
+      this.network(record, space, text('containerId'))
+      return
+    }
+    const id = text('id')
+    const key = text('key')
+    switch (type) {
+      case 'ContainerCreated': {
+        const record = event.container
+        const made = typeof record === 'object' && record !== null && 'id' in record ? String(record.id) : ''
+        insist(!space.containers.has(made), 'it is there')
+        space.containers.add(made)
+        return
+      }
+      case 'ContainerDeleted':
+        insist(space.containers.delete(id), 'it is not there')
+        insist(!space.tasks.has(id), 'it has a task')
+        return
+      case 'SnapshotPrepared': {
+        const parent = text('parent')
+        insist(!space.snapshots.has(key), 'it is there')
+        insist(parent === '' || space.snapshots.get(parent)?.kind === 'committed', 'its parent is not committed')
+        space.snapshots.set(key, { kind: text('kind'), parent })
+        return
+      }
+      case 'SnapshotCommitted': {
+        const active = space.snapshots.get(key)
+        insist(active?.kind === 'active', 'it is not active')
+        insist(!space.snapshots.has(text('name')), 'the name is taken')
+        space.snapshots.delete(key)
+        space.snapshots.set(text('name'), { kind: 'committed', parent: active?.parent ?? '' })
+        return
+      }
+      case 'SnapshotRemoved':
+        insist(space.snapshots.delete(key), 'it is not there')
+        insist(![...space.snapshots.values()].some(({ parent }) => parent === key), 'something stands on it')
+        return
+      case 'ContentCommitted':
+        insist(!space.blobs.has(text('digest')), 'it is there')
+        space.blobs.add(text('digest'))
+        return
+      case 'ContentDeleted':
+        insist(space.blobs.delete(text('digest')), 'it is not there')
+        return
+      case 'LeaseCreated':
+        insist(!space.leases.has(id), 'it is there')
+        space.leases.add(id)
+        return
+      case 'LeaseDeleted':
+        insist(space.leases.delete(id), 'it is not there')
+        return
+      case 'LeaseResourceAdded':
+        insist(space.leases.has(id), 'there is no such lease')
+        return
+      default:
+        return
+    }
+  }
+
+  private task(record: JournalRecord, space: Space, id: string): void {
+    const { type } = record
+    const task = space.tasks.get(id) ?? { state: 'absent', exited: false }
+    if (type === 'TaskCreateRequested' && !space.containers.has(id)) throw illegal(record, 'there is no such container')
+    const next = after(taskTransitions, task.state, type)
+    if (next === undefined) throw illegal(record, `the task is ${task.state}`)
+    const state = type === 'TaskDeleteFailed' && !task.exited ? 'created' : next
+    if (state === 'absent') space.tasks.delete(id)
+    else space.tasks.set(id, { state, exited: task.exited || type === 'TaskExited' })
+    if (type === 'TaskDeleted')
+      for (const [key, exec] of space.execs)
+        if (key.startsWith(`${id}/`)) throw illegal(record, `the process ${key} is ${exec.state}`)
+  }
+
+  private exec(record: JournalRecord, space: Space, key: string): void {
+    const { type } = record
+    const exec = space.execs.get(key) ?? { state: 'absent', exited: false }
+    const next = after(execTransitions, exec.state, type)
+    if (next === undefined) throw illegal(record, `the process is ${exec.state}`)
+    const state = type === 'ExecDeleteFailed' && exec.exited ? 'stopped' : next
+    if (state === 'absent') space.execs.delete(key)
+    else space.execs.set(key, { state, exited: exec.exited || type === 'ExecExited' })
+  }
+
+  private network(record: JournalRecord, space: Space, id: string): void {
+    const state = space.networks.get(id) ?? 'absent'
+    const next = after(networkTransitions, state, record.type)
+    if (next === undefined) throw illegal(record, `the attachment is ${state}`)
+    if (next === 'absent') space.networks.delete(id)
+    else space.networks.set(id, next)
+  }
+
+  private space(name: string): Space {
+    const known = this.spaces.get(name) ?? new Space()
+    this.spaces.set(name, known)
+    return known
+  }
+}
+
+function after(table: object, state: string, type: string): string | undefined {
+  const row: unknown = Object.getOwnPropertyDescriptor(table, state)?.value
+  const next: unknown = row && Object.getOwnPropertyDescriptor(row, type)?.value
+  return typeof next === 'string' ? next : undefined
+}
+
+const said = (lives: Iterable<[string, { state: string }]>) => [...lives].map(([id, { state }]) => `${id}=${state}`)
+
+const illegal = ({ sequence, type, stream }: JournalRecord, why: string) =>
+  new Error(`illegal: record ${sequence}, ${type} of ${stream}: ${why}`)

@@ -1,0 +1,265 @@
+// One life of the supervisor: its own journal, fold, runner, process managers, recovery, relay and API, from opening to
+// the crash that ends it. Only what is beneath the ports is simulated.
+import { type handleBidiStreamingCall, type handleUnaryCall, Metadata } from '@grpc/grpc-js'
+import type { Logger } from 'pino'
+import { StatusError, unavailable } from '../../plugins/kit/errors.js'
+import type { Emit } from '../../proto/gen/purser/plugins/v1/registry.js'
+import { BlobFiles } from '../../services/supervisor/api/blobFiles.js'
+import { containersService } from '../../services/supervisor/api/containers.js'
+import { contentService } from '../../services/supervisor/api/content.js'
+import { contentWrite } from '../../services/supervisor/api/contentWrite.js'
+import { leasesService } from '../../services/supervisor/api/leases.js'
+import { snapshotsService } from '../../services/supervisor/api/snapshots.js'
+import { tasksService } from '../../services/supervisor/api/tasks.js'
+import { systemClock } from '../../services/supervisor/clock.js'
+import { type Core, openCore } from '../../services/supervisor/core.js'
+import { openFileJournal } from '../../services/supervisor/journal/fileLog.js'
+import type { Journal } from '../../services/supervisor/journal/journal.js'
+import { EmissionIntake } from '../../services/supervisor/plugins/intake.js'
+import { type Relay, startRelay } from '../../services/supervisor/relay/relay.js'
+import { decodeEvent } from '../../services/supervisor/state/codec.js'
+import { publicationOf } from '../../services/supervisor/state/publication.js'
+import { Store } from '../../services/supervisor/state/store.js'
+import type { SimulatedDisk } from './disk.js'
+import type { Host, Registry } from './host.js'
+import type { Chance } from './random.js'
+import type { Party, Time } from './time.js'
+import { uploadCall, uploadUpstream } from './upload.js'
+
+export interface Surroundings {
+  time: Time
+  disk: SimulatedDisk
+  host: Host
+  chance: Chance
+  log: Logger
+}
+
+/** Small, so that a simulation meets full segments, snapshots and growing files often. */
+const journalSizes = { segmentBytes: 256 * 1024, preallocateBytes: 16 * 1024, reserveBytes: 32 * 1024 }
+
+const plugins = [
+  { kind: 'snapshotter', id: 'overlayfs' },
+  { kind: 'content', id: 'local' },
+  { kind: 'runtime', id: 'v2' },
+  { kind: 'network', id: 'cni' },
+] as const
+
+export interface CallFrom {
+  namespace: string
+  request: string
+  lease?: string
+}
+
+export class Supervisor {
+  readonly party: Party
+  private readonly underWay = new Set<(error: StatusError) => void>()
+  private hostLife = 0
+
+  private constructor(
+    private readonly around: Surroundings,
+    party: Party,
+    readonly journal: Journal,
+    readonly store: Store,
+    readonly core: Core,
+    readonly relay: Relay,
+    readonly api: ReturnType<typeof apiOf>,
+  ) {
+    this.party = party
+  }
+
+  /** Opens everything as `openSupervisor` does. Must be called while `party` acts. */
+  static async open(around: Surroundings, party: Party): Promise<Supervisor> {
+    const { disk, host, log } = around
+    const { journal, store } = await Supervisor.openStore(disk, log)
+    const clock = systemClock()
+    const calls = {
+      runtime: host.runtime,
+      network: host.network,
+      content: host.content,
+      snapshotter: () => host.snapshotter,
+    }
+    const core = await openCore({
+      store,
+      journal,
+      clock,
+      log,
+      calls,
+      listSnapshots: () => host.listLayers(),
+      listBlobs: () => host.listBlobs(),
+      observe: () => {},
+    })
+    const relay = startRelay({
+      journal,
+      publication: record => publicationOf({ record, event: decodeEvent(record) }),
+      node: 'node',
+      broker: {
+        name: 'simulated',
+        exclusive: true,
+        endpoint: async () => ({}),
+        problem: () => undefined,
+        close: async () => {},
+      },
+      log,
+      memoryPath: '/root/relay.json',
+    })
+    const api = apiOf({ ...core, store, clock }, host)
+    const supervisor = new Supervisor(around, party, journal, store, core, relay, api)
+    supervisor.startHost()
+    return supervisor
+  }
+
+  /** The journal and its fold alone. */
+  static async openStore(disk: SimulatedDisk, log: Logger): Promise<{ journal: Journal; store: Store }> {
+    const journal = await openFileJournal({ dir: '/root/journal', node: 'node', log, disk, ...journalSizes })
+    return { journal, store: await Store.open(journal, log) }
+  }
+
+  /** It is gone, whatever it was doing; its callers see their connections break. */
+  crash(): void {
+    this.party.alive = false
+    for (const lost of this.underWay) lost(unavailable('the supervisor went away'))
+    this.underWay.clear()
+  }
+
+  /** A client's call, with the way there and back. */
+  call<Request, Response>(
+    client: Party,
+    handler: handleUnaryCall<Request, Response>,
+    request: Request,
+    from: CallFrom,
+  ): Promise<Response> {
+    return this.travel(client, (resolve, reject) => {
+      handler(incoming(request, metadataOf(from)), (error, response) => {
+        if (error || response === undefined || response === null) reject(asStatus(error))
+        else resolve(response)
+      })
+    })
+  }
+
+  /** An upload of one blob: opened, sent, committed. */
+  upload(client: Party, blob: { digest: string; size: bigint }, from: CallFrom): Promise<void> {
+    return this.travel(client, (resolve, reject) =>
+      this.api.write(uploadCall(blob, metadataOf(from), { resolve, reject: error => reject(asStatus(error)) })),
+    )
+  }
+
+  private travel<T>(
+    client: Party,
+    handle: (resolve: (value: T) => void, reject: (error: StatusError) => void) => void,
+  ) {
+    const { time, chance } = this.around
+    return new Promise<T>((resolve, reject) => {
+      const back = (settle: () => void) => {
+        if (this.underWay.delete(lost)) time.after(chance.delay(60), client, 'reply', settle)
+      }
+      const lost = (error: StatusError) => void time.after(chance.delay(60), client, 'no reply', () => reject(error))
+      this.underWay.add(lost)
+      time.after(chance.delay(60), this.party, 'call', () =>
+        handle(
+          value => back(() => resolve(value)),
+          error => back(() => reject(error)),
+        ),
+      )
+    })
+  }
+
+  /** The bundled plugins: one host at a time, started again when it is gone. */
+  private startHost(): void {
+    const { host, time } = this.around
+    if (host.runs) {
+      time.after(5_000, this.party, 'host waits for the older one', () => this.startHost())
+      return
+    }
+    const life = ++this.hostLife
+    const isCurrent = () => life === this.hostLife
+    const intake = new Map<string, () => void>()
+    const emissions = new EmissionIntake({
+      journal: emission => this.core.ledger.emitted({ kind: 'runtime', id: 'v2' }, emission),
+      acknowledge: id => {
+        intake.get(id)?.()
+        intake.delete(id)
+      },
+      log: this.around.log,
+    })
+    const epochs = new Map<string, bigint>()
+    const registry: Registry = {
+      register: async () => {
+        await Promise.all(plugins.map(plugin => this.registerOne(plugin, epochs, isCurrent)))
+        if (isCurrent()) host.serve()
+      },
+      emit: (emission: Emit, acknowledged) => {
+        time.after(this.around.chance.delay(40), this.party, 'exit heard', () => {
+          if (!isCurrent()) return
+          intake.set(emission.id, acknowledged)
+          emissions.take(emission)
+        })
+      },
+      lost: () => {
+        this.hostLife++
+        time.after(1_000, this.party, 'host lost', () => {
+          emissions.close()
+          for (const { kind, id } of plugins) {
+            const epoch = epochs.get(`${kind}/${id}`)
+            if (epoch !== undefined) void this.core.ledger.lost({ kind, id }, epoch, 'its stream broke')
+          }
+          time.after(100_000, this.party, 'host restarts', () => this.startHost())
+        })
+      },
+    }
+    host.start(registry, this.party)
+  }
+
+  private async registerOne(
+    { kind, id }: (typeof plugins)[number],
+    epochs: Map<string, bigint>,
+    isCurrent: () => boolean,
+  ): Promise<void> {
+    const { ledger } = this.core
+    const epoch = await ledger.registered({ kind, id, version: '1', endpoint: 'simulated', capabilities: [] })
+    epochs.set(`${kind}/${id}`, epoch)
+    if (isCurrent()) await ledger.ready({ kind, id }, epoch)
+    else await ledger.lost({ kind, id }, epoch, 'its stream broke')
+  }
+}
+
+type ApiDeps = Core & { store: Store; clock: ReturnType<typeof systemClock> }
+
+function apiOf(deps: ApiDeps, host: Host) {
+  return {
+    containers: containersService(deps),
+    tasks: tasksService({ ...deps, runtime: host.runtime }),
+    leases: leasesService(deps),
+    snapshots: snapshotsService({ ...deps, checkSnapshotter: () => {} }),
+    content: contentService({ ...deps, content: host.content, files: new BlobFiles(nobodyReads) }),
+    write: contentWrite({ ...deps, openWrite: async () => uploadUpstream(host) }),
+  }
+}
+
+const nobodyReads = () => Promise.reject(unavailable('the bytes of a blob'))
+
+function metadataOf({ namespace, request, lease }: CallFrom): Metadata {
+  const metadata = new Metadata()
+  metadata.set('containerd-namespace', namespace)
+  metadata.set('purser-request-id', request)
+  if (lease !== undefined) metadata.set('containerd-lease', lease)
+  return metadata
+}
+
+function asStatus(error: unknown): StatusError {
+  if (error instanceof StatusError) return error
+  throw new Error('a handler answered neither a response nor a status', { cause: error })
+}
+
+/** What of grpc-js's call object a handler uses; the rest belongs to a connection, and there is none. */
+function incoming<Request, Response>(request: Request, metadata: Metadata) {
+  const call = {
+    request,
+    metadata,
+    cancelled: false,
+    getPeer: () => 'pid=1,uid=0,gid=0',
+    once: () => {},
+  }
+  return call as unknown as Parameters<handleUnaryCall<Request, Response>>[0]
+}
+
+export type Upload = Parameters<handleBidiStreamingCall<Buffer, Buffer>>[0]
