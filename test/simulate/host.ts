@@ -3,6 +3,7 @@ import { Code, notFound, StatusError, unavailable, unimplemented } from '../../p
 import { TaskExit } from '../../proto/gen/containerd/events/task.js'
 import type { Info } from '../../proto/gen/containerd/services/content/v1/content.js'
 import type { Emit } from '../../proto/gen/purser/plugins/v1/registry.js'
+import type { ListResponse } from '../../proto/gen/purser/runtime/v1/runtime.js'
 import type {
   ContentCalls,
   NetworkCalls,
@@ -133,7 +134,7 @@ export class Host {
       }),
     state: ({ namespace, id, execId }, options) =>
       this.call('state', `${namespace}/${id}`, 300, options, () => this.shims.state(namespace, id, execId)),
-    list: (_request, options) => this.call('list', 'runtime', 1_000, options, () => ({ tasks: this.shims.list() })),
+    list: (_request, options) => this.listTasks(options),
     resizePty: (_request, options) => this.call('resize', 'runtime', 100, options, () => ({})),
     closeIo: (_request, options) => this.call('close', 'runtime', 100, options, () => ({})),
     update: (_request, options) => this.call('update', 'runtime', 500, options, () => ({})),
@@ -220,6 +221,16 @@ export class Host {
 
   async *listBlobs(): AsyncGenerator<Info> {
     yield* await this.call('list', 'content', 500, { deadlineMs: 60_000 }, () => [...this.blobs.blobs.values()])
+  }
+
+  /** First the names, then each task as it is when its shim answers. */
+  private async *listTasks(options: PluginCallOptions | undefined): AsyncGenerator<ListResponse> {
+    const names = await this.call('list', 'runtime', 500, options, () => this.shims.list())
+    yield { names: names.map(({ namespace, id }) => ({ namespace, id })), tasks: [] }
+    for (const { namespace, id } of names) {
+      const found = await this.call('look', `${namespace}/${id}`, 300, options, () => this.shims.list())
+      yield { names: [], tasks: found.filter(task => task.namespace === namespace && task.id === id) }
+    }
   }
 
   /** One call: it travels, is done at one instant, and its answer travels back. */
