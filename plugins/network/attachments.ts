@@ -3,11 +3,12 @@ import { mkdir, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import { failedPrecondition, notFound } from '../kit/errors.js'
+import { Gate } from '../kit/gate.js'
+import { Lanes } from '../kit/lanes.js'
 import { type Claim, claim, tryClaim } from './claim.js'
 import { addChain, checkChain, deleteChain, requirePlugins } from './cni/chain.js'
 import type { Execution } from './cni/exec.js'
 import { hasCapability, type JsonObject, knowsCheck, type NetworkList } from './cni/list.js'
-import { Lanes } from './lanes.js'
 import { isPinned, pinNetns, unpinNetns } from './netns.js'
 import type { Networks } from './networks.js'
 import { type AttachmentKey, type AttachmentRecord, formatKey, Records } from './record.js'
@@ -26,10 +27,12 @@ export type FinishedRecord = AttachmentRecord & { stage: 'attached'; result: Jso
 export type Listed = AttachmentRecord | AttachmentKey
 
 const atOnce = 8 // beyond that, iptables' lock makes them wait for each other anyway
+const patienceMs = 10_000 // a plugin that hangs longer no longer counts
 const interfaceName = 'eth0'
 
 export class Attachments {
-  private readonly lanes = new Lanes(atOnce)
+  private readonly lanes = new Lanes()
+  private readonly gate = new Gate(atOnce, patienceMs)
   private readonly records: Records
   private readonly claims: string
 
@@ -180,14 +183,15 @@ export class Attachments {
 
   private exclusively<T>(key: AttachmentKey, task: (claim: Claim) => Promise<T>): Promise<T> {
     const name = formatKey(key)
-    return this.lanes.run(name, async () => {
+    const claimed = async () => {
       const mine = await claim(join(this.claims, name), this.settings.timeoutMs)
       try {
         return await task(mine)
       } finally {
         mine.release()
       }
-    })
+    }
+    return this.lanes.run(name, () => this.gate.run(claimed))
   }
 
   private execution(record: AttachmentRecord, netns: string, claim: Claim): Execution {

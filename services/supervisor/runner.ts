@@ -9,11 +9,11 @@
 
 import { Code, StatusError } from '../../plugins/kit/errors.js'
 import { failpoint } from '../../plugins/kit/failpoint.js'
+import { Lanes } from '../../plugins/kit/lanes.js'
 import type { Actor } from '../../proto/gen/purser/journal/v1/record.js'
 import type { Clock } from './clock.js'
 import { type Decision, type DomainEvent, type Fact, isRefusal, type Refusal } from './domain/decision.js'
 import { type Journal, JournalUnavailable, type Sequence, VersionConflict } from './journal/journal.js'
-import { Lanes } from './lanes.js'
 import { NamespaceGate } from './namespaceGate.js'
 import { encodeFact } from './state/codec.js'
 import type { Store } from './state/store.js'

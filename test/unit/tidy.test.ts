@@ -44,7 +44,7 @@ interface Rule {
 
 const shared = ['proto/gen/', 'plugins/kit/', 'node', '*']
 const folded = [...shared, `${supervisor}/domain/`, `${supervisor}/journal/`, `${supervisor}/state/`]
-const core = ['clock', 'lanes', 'namespaceGate', 'runner'].map(file => `${supervisor}/${file}.ts`)
+const core = ['clock', 'namespaceGate', 'runner'].map(file => `${supervisor}/${file}.ts`)
 const decided = [...folded, ...core]
 
 const rules: readonly Rule[] = [
@@ -115,8 +115,8 @@ t.test('the rules themselves tell a wrong import from a right one', async t => {
   t.notOk(verdict(`${supervisor}/journal/fileLog.ts`, `${supervisor}/domain/values.ts`))
   t.notOk(verdict(`${supervisor}/state/world.ts`, `${supervisor}/api/call.ts`))
   t.notOk(verdict(`${supervisor}/effects/tasks.ts`, `${supervisor}/api/call.ts`))
-  t.notOk(verdict('plugins/runtime/main.ts', 'plugins/network/lanes.ts'))
-  t.notOk(verdict('plugins/runtime/main.ts', `${supervisor}/lanes.ts`))
+  t.notOk(verdict('plugins/runtime/main.ts', 'plugins/network/record.ts'))
+  t.notOk(verdict('plugins/runtime/main.ts', `${supervisor}/runner.ts`))
   t.ok(verdict('plugins/runtime/main.ts', 'plugins/runtime/ttrpc/client.ts'))
   t.ok(verdict(`${supervisor}/domain/task/machine.ts`, 'xstate'))
   t.match(

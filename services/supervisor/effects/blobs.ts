@@ -1,8 +1,8 @@
 // The bytes of deleted blobs: removed when no namespace holds them any more.
 import type { Logger } from 'pino'
 import { Code, StatusError } from '../../../plugins/kit/errors.js'
+import { Lanes } from '../../../plugins/kit/lanes.js'
 import type { ContentDeleted } from '../domain/content/events.js'
-import { Lanes } from '../lanes.js'
 import type { Store } from '../state/store.js'
 import type { ContentCalls } from './ports.js'
 

@@ -3,11 +3,11 @@ import { randomBytes } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { Code, failedPrecondition, StatusError } from '../../../plugins/kit/errors.js'
+import { Lanes } from '../../../plugins/kit/lanes.js'
 import { withLease } from '../domain/lease/decide.js'
 import { committed, mayCommit, mayPrepare, prepared, type SnapshotPlace } from '../domain/snapshot/decide.js'
 import type { SnapshotRemoved } from '../domain/snapshot/events.js'
 import type { Labels, Mount } from '../domain/values.js'
-import { Lanes } from '../lanes.js'
 import { type Cause, type Intent, type Runner, refusalStatus } from '../runner.js'
 import { mountFromProto } from '../state/convert.js'
 import type { Store } from '../state/store.js'
@@ -146,8 +146,7 @@ export class Snapshots {
 
   /** Two pulls that share a layer commit to the same name: the second finds the first one's record. */
   private holding<T>(places: SnapshotPlace[], work: () => Promise<T>): Promise<T> {
-    const keys = [...new Set(places.map(keyOf))].sort() // in one order, so that no two wait for each other
-    return keys.reduceRight<() => Promise<T>>((inner, key) => () => this.keys.run(key, inner), work)()
+    return this.keys.run(places.map(keyOf), work)
   }
 
   private discard(snapshotter: string, backendKey: string): void {

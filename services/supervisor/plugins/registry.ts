@@ -1,10 +1,10 @@
 // Where plugins register: purser.plugins.v1.Registry on a private socket, one stream for a plugin's whole life.
 import { Server } from '@grpc/grpc-js'
+import { Lanes } from '../../../plugins/kit/lanes.js'
 import { listen } from '../../../plugins/kit/listen.js'
 import type { PluginKind } from '../../../plugins/kit/plugin.js'
 import { messageLimits } from '../../../plugins/kit/serve.js'
 import { type RegistryServer, RegistryService } from '../../../proto/gen/purser/plugins/v1/registry.js'
-import { Lanes } from '../lanes.js'
 import { Session, type SessionSettings } from './session.js'
 
 export type { PluginLedger, PluginRef } from './ledger.js'

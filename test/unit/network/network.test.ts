@@ -1,6 +1,5 @@
-// The rules of the network plugin that need no machine: how lists are read, calls configured, work is ordered.
+// The rules of the network plugin that need no machine: how lists are read, calls configured.
 import { closeSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { pino } from 'pino'
 import t from 'tap'
 import type { Json } from '../../../plugins/kit/plugin.js'
@@ -8,7 +7,6 @@ import { claim, tryClaim } from '../../../plugins/network/claim.js'
 import { configuration, type Target } from '../../../plugins/network/cni/exec.js'
 import { knowsCheck, parseNetworkList } from '../../../plugins/network/cni/list.js'
 import { addresses, gateways, parseResult } from '../../../plugins/network/cni/result.js'
-import { Lanes } from '../../../plugins/network/lanes.js'
 import { Networks } from '../../../plugins/network/networks.js'
 import { type AttachmentRecord, Records } from '../../../plugins/network/record.js'
 import { readSettings } from '../../../plugins/network/settings.js'
@@ -114,27 +112,6 @@ t.test('networks are found by name in files of any of the directories', async t 
     JSON.stringify({ ...list, name: 'late', plugins: [bridge, bridge] }),
   )
   t.equal((await networks.get('late')).plugins.length, 2, 'a file that was edited in place is read again')
-})
-
-t.test('one key works in order, keys work side by side, and never more than there is room for', async t => {
-  const lanes = new Lanes(2)
-  const events: string[] = []
-  let atWork = 0
-  const task = (name: string) => async () => {
-    t.ok(++atWork <= 2)
-    events.push(`${name} begins`)
-    await sleep(5)
-    events.push(`${name} ends`)
-    atWork--
-    if (name === 'a1') throw new Error('a1 failed')
-  }
-  const failing = t.rejects(lanes.run('a', task('a1')), /a1 failed/)
-  const rest = [lanes.run('a', task('a2')), lanes.run('b', task('b')), lanes.run('c', task('c'))]
-  await lanes.idle()
-  await Promise.all([failing, ...rest])
-  t.ok(events.indexOf('a1 ends') < events.indexOf('a2 begins'))
-  t.ok(events.indexOf('b begins') < events.indexOf('a1 ends'))
-  t.equal(events.length, 8)
 })
 
 t.test('a claim is held by one at a time, and its file goes with it', async t => {
