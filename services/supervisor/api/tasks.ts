@@ -10,8 +10,8 @@ import { requestExec, stepExec } from '../domain/exec/decide.js'
 import type { ExecEvent, ExecState } from '../domain/exec/events.js'
 import { containerStream, execStream, taskStream } from '../domain/streams.js'
 import type { Task } from '../domain/task/decide.js'
-import { stepTask } from '../domain/task/decide.js'
-import type { TaskEvent, TaskState } from '../domain/task/events.js'
+import { requestTask, stepTask } from '../domain/task/decide.js'
+import type { TaskCreateRequested, TaskEvent, TaskState } from '../domain/task/events.js'
 import { checkIdentifier } from '../domain/validate.js'
 import type { Exit } from '../domain/values.js'
 import type { RuntimeCalls } from '../effects/ports.js'
@@ -65,7 +65,7 @@ export function tasksService({ runner, store, runtime, clock }: Deps): TasksServ
       const record = here(call).container(containerId).facts.record
       if (!record) throw notFound(`container "${containerId}" in namespace "${call.namespace}"`)
       if (request.checkpoint) throw unimplemented('restoring a task from a checkpoint')
-      await step(call, {
+      const event: TaskCreateRequested = {
         type: 'TaskCreateRequested',
         containerId,
         runtime: request.runtimePath || record.runtime.name,
@@ -73,6 +73,10 @@ export function tasksService({ runner, store, runtime, clock }: Deps): TasksServ
         rootfs: request.rootfs.map(mountFromProto),
         options: request.options ? smallFromAny(request.options) : record.runtime.options,
         checkpoint: '',
+      }
+      await runner.complete(call.cause, containerStream(call.namespace, containerId), world => {
+        const now = world.namespace(call.namespace)
+        return requestTask(call.namespace, now.container(containerId), now.task(containerId), event)
       })
       return { containerId, pid: here(call).task(containerId).facts.pid }
     }),

@@ -3,6 +3,7 @@ import {
   type AnyActorScope,
   type AnyMachineSnapshot,
   type AnyStateMachine,
+  type AnyStateNode,
   createActor,
   initialTransition,
 } from 'xstate'
@@ -19,9 +20,14 @@ export interface LifecycleMachine<State extends string, Facts, Event extends { t
   readonly absent: Lifecycle<State, Facts>
   /** The next lifecycle, or undefined when the machine has no transition for the event. */
   next(current: Lifecycle<State, Facts>, event: Event): Lifecycle<State, Facts> | undefined
+  /** Whether something was asked for and not answered yet. Of such a state recovery asks the plugin what is true. */
+  awaitsAnswer(state: State): boolean
   /** The machine itself, for diagrams. */
   readonly machine: AnyStateMachine
 }
+
+/** The tag of states that wait for an answer from outside. */
+export const intent = 'intent'
 
 /** Gives an xstate machine, whose states are flat and whose context is `Facts`, the shape of a pure lifecycle. */
 export function lifecycleOf<State extends string, Facts, Event extends { type: string }>(
@@ -30,9 +36,12 @@ export function lifecycleOf<State extends string, Facts, Event extends { type: s
 ): LifecycleMachine<State, Facts, Event> {
   const [initial] = initialTransition(machine)
   const scope = inertScope(machine)
+  const states: Record<string, AnyStateNode> = machine.root.states
+  const intents = new Set(Object.keys(states).filter(name => states[name]?.tags.includes(intent)))
   return {
     machine,
     absent: read(initial),
+    awaitsAnswer: state => intents.has(state),
     next(current, event) {
       const snapshot = machine.resolveState({ value: current.state, context: current.facts })
       if (!snapshot.can(event)) return undefined

@@ -13,7 +13,7 @@ import { networkMachine } from '../../../services/supervisor/domain/network/mach
 import { stepPlugin } from '../../../services/supervisor/domain/plugin/decide.js'
 import { emissionsRemembered } from '../../../services/supervisor/domain/plugin/events.js'
 import { pluginMachine } from '../../../services/supervisor/domain/plugin/machine.js'
-import { recordDeleted, recordExit, stepTask } from '../../../services/supervisor/domain/task/decide.js'
+import { recordDeleted, recordExit, requestTask, stepTask } from '../../../services/supervisor/domain/task/decide.js'
 import { taskMachine } from '../../../services/supervisor/domain/task/machine.js'
 import { container, exec, exit, network, plugin, record, stdio, task } from './facts.js'
 import { givenFor, holdsTo, lived } from './given.js'
@@ -114,6 +114,30 @@ t.test('an attachment to a network moves as the table says, and in no other way'
   )
   const attached = lived(networkMachine, [NetworkAttachRequested, NetworkAttached])
   t.match(attached.facts, { network: 'bridge', netnsPath: '/run/netns/x', addresses: ['10.0.0.2/24'] })
+})
+
+t.test('what waits for an answer from outside is known by its machine', async t => {
+  const waiting = <State extends string>(
+    machine: { awaitsAnswer(state: State): boolean },
+    transitions: { readonly [Name in State]: unknown },
+  ) => (Object.keys(transitions) as State[]).filter(state => machine.awaitsAnswer(state))
+  t.same(waiting(taskMachine, taskTransitions), ['creating', 'starting', 'pausing', 'resuming', 'deleting'])
+  t.same(waiting(execMachine, execTransitions), ['adding', 'starting', 'deleting'])
+  t.ok(networkMachine.awaitsAnswer('attaching') && networkMachine.awaitsAnswer('detaching'))
+  t.ok(networkMachine.awaitsAnswer('stranded'), 'what could not be detached is tried again')
+  t.notOk(networkMachine.awaitsAnswer('attached'))
+})
+
+t.test('a task is made of a container that is there, also when its client saw one a moment ago', async t => {
+  const { absent } = containerMachine
+  const idle = lived(containerMachine, [container.ContainerCreated])
+  const gone = lived(containerMachine, [container.ContainerCreated, container.ContainerDeleted])
+  t.match(requestTask(ns, idle, taskMachine.absent, TaskCreateRequested), { facts: [{ event: TaskCreateRequested }] })
+  for (const missing of [absent, gone])
+    t.match(requestTask(ns, missing, taskMachine.absent, TaskCreateRequested), { refused: 'not-found' })
+  const occupied = lived(containerMachine, [container.ContainerCreated, TaskCreateRequested])
+  const task = lived(taskMachine, [TaskCreateRequested])
+  t.match(requestTask(ns, occupied, task, TaskCreateRequested), { refused: 'already-exists' })
 })
 
 t.test('a plugin of the present registration moves as the table says, and in no other way', async t => {

@@ -1,6 +1,6 @@
 // The life of a process that was added to a running task ("exec").
 import { assign, setup } from 'xstate'
-import { type LifecycleMachine, lifecycleOf } from '../lifecycle.js'
+import { intent, type LifecycleMachine, lifecycleOf } from '../lifecycle.js'
 import type { ExecEvent, ExecFacts, ExecState } from './events.js'
 
 const nothing: ExecFacts = {
@@ -29,9 +29,10 @@ const machine = setup({
   on: { ExecAbandoned: { target: '.absent', actions: 'forget' } },
   states: {
     absent: { on: { ExecRequested: { target: 'adding', actions: 'rememberRequest' }, ExecAbandoned: {} } },
-    adding: { on: { ExecAdded: 'added', ExecAddFailed: { target: 'absent', actions: 'forget' } } },
+    adding: { tags: intent, on: { ExecAdded: 'added', ExecAddFailed: { target: 'absent', actions: 'forget' } } },
     added: { on: { ExecStartRequested: 'starting', ExecDeleteRequested: 'deleting' } },
     starting: {
+      tags: intent,
       on: {
         ExecStarted: { target: 'running', actions: 'rememberPid' },
         ExecStartFailed: 'added',
@@ -46,6 +47,7 @@ const machine = setup({
     },
     stopped: { on: { ExecDeleteRequested: 'deleting' } },
     deleting: {
+      tags: intent,
       on: {
         ExecDeleted: { target: 'absent', actions: 'forget' },
         ExecDeleteFailed: [{ guard: 'exited', target: 'stopped' }, { target: 'added' }],

@@ -1,6 +1,6 @@
 // The life of a container's attachment to a network.
 import { assign, setup } from 'xstate'
-import { type LifecycleMachine, lifecycleOf } from '../lifecycle.js'
+import { intent, type LifecycleMachine, lifecycleOf } from '../lifecycle.js'
 import type { NetworkEvent, NetworkFacts, NetworkState } from './events.js'
 
 const nothing: NetworkFacts = { network: '', netnsPath: '', addresses: [] }
@@ -21,6 +21,7 @@ const machine = setup({
   states: {
     absent: { on: { NetworkAttachRequested: { target: 'attaching', actions: 'rememberNetwork' } } },
     attaching: {
+      tags: intent,
       on: {
         NetworkAttached: { target: 'attached', actions: 'rememberAddresses' },
         NetworkAttachFailed: { target: 'absent', actions: 'forget' },
@@ -30,13 +31,14 @@ const machine = setup({
     },
     attached: { on: { NetworkDetachRequested: 'detaching' } },
     detaching: {
+      tags: intent,
       on: {
         NetworkDetached: { target: 'absent', actions: 'forget' },
         NetworkDetachFailed: 'stranded',
       },
     },
     // Its addresses are still held; detaching is tried again.
-    stranded: { on: { NetworkDetachRequested: 'detaching' } },
+    stranded: { tags: intent, on: { NetworkDetachRequested: 'detaching' } },
   },
 })
 

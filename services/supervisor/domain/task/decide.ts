@@ -1,11 +1,13 @@
 // Decides what may happen to a task: pure; the machine says yes or no, this puts it in words.
+import type { Container } from '../container/decide.js'
+import { containerMachine } from '../container/machine.js'
 import { accept, type Decision, type Fact, refuse } from '../decision.js'
 import type { ExecFacts, ExecState } from '../exec/events.js'
 import { execMachine } from '../exec/machine.js'
 import { illegal, type Lifecycle } from '../lifecycle.js'
 import { execStream, taskStream } from '../streams.js'
 import type { Exit } from '../values.js'
-import { neverExited, type TaskEvent, type TaskFacts, type TaskState } from './events.js'
+import { neverExited, type TaskCreateRequested, type TaskEvent, type TaskFacts, type TaskState } from './events.js'
 import { taskMachine } from './machine.js'
 
 export type Task = Lifecycle<TaskState, TaskFacts>
@@ -29,6 +31,15 @@ export function stepTask(namespace: string, task: Task, event: TaskEvent): Decis
   if (event.type === 'TaskSignalled' && task.facts.exit) return refuse('not-found', 'process already finished')
   const wish = { creates: event.type === 'TaskCreateRequested', verb: verbs[event.type] ?? event.type }
   return illegal(`task ${event.containerId}`, task.state, wish)
+}
+
+/** A task occupies a container, which may have been deleted since its client looked. */
+export function requestTask(namespace: string, container: Container, task: Task, event: TaskCreateRequested): Decision {
+  if (container.state === 'absent') return refuse('not-found', `container "${event.containerId}"`)
+  if (task.state === 'absent' && !containerMachine.next(container, event)) {
+    return illegal(`container "${event.containerId}"`, container.state, { creates: false, verb: 'create a task of' })
+  }
+  return stepTask(namespace, task, event)
 }
 
 /**

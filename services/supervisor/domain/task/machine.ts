@@ -1,6 +1,6 @@
 // The life of a task. Source: OCI runtime spec, "Lifecycle"; containerd's task states.
 import { assign, setup } from 'xstate'
-import { type LifecycleMachine, lifecycleOf } from '../lifecycle.js'
+import { intent, type LifecycleMachine, lifecycleOf } from '../lifecycle.js'
 import type { TaskEvent, TaskFacts, TaskState } from './events.js'
 
 const nothing: TaskFacts = {
@@ -41,6 +41,7 @@ const machine = setup({
   states: {
     absent: { on: { TaskCreateRequested: { target: 'creating', actions: 'rememberRequest' } } },
     creating: {
+      tags: intent,
       on: {
         TaskCreated: { target: 'created', actions: 'rememberProcess' },
         TaskCreateFailed: { target: 'absent', actions: 'forget' },
@@ -57,6 +58,7 @@ const machine = setup({
       },
     },
     starting: {
+      tags: intent,
       on: {
         TaskStarted: 'running',
         TaskStartFailed: 'created',
@@ -75,6 +77,7 @@ const machine = setup({
       },
     },
     pausing: {
+      tags: intent,
       on: {
         TaskPaused: 'paused',
         TaskPauseFailed: 'running',
@@ -93,6 +96,7 @@ const machine = setup({
       },
     },
     resuming: {
+      tags: intent,
       on: {
         TaskResumed: 'running',
         TaskResumeFailed: 'paused',
@@ -109,6 +113,7 @@ const machine = setup({
       },
     },
     deleting: {
+      tags: intent,
       on: {
         TaskDeleted: { target: 'absent', actions: 'forget' },
         TaskDeleteFailed: [{ guard: 'exited', target: 'stopped' }, { target: 'created' }],
