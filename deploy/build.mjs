@@ -46,8 +46,8 @@ function bundle(entryPoints) {
     legalComments: 'none',
     logLevel: 'warning',
     metafile: true,
-    // Its native library is found relative to its own files.
-    external: ['koffi'],
+    // koffi's native library is found relative to its own files; grpc-js asks for the other only in parts that we don't use.
+    external: ['koffi', '@grpc/proto-loader'],
     define: { PURSER_REVISION: JSON.stringify(revision()) },
     banner: {
       // Holds resident memory down under load at the same throughput; CommonJS packages inside need a `require`.
