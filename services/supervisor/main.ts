@@ -3,7 +3,7 @@
 import { pino } from 'pino'
 import { startBundledHost } from './bundledHost.js'
 import { ConfigError, loadConfig, type Settings, usage } from './config.js'
-import { revision, version } from './version.js'
+import { program, version } from './version.js'
 
 /** EX_USAGE and EX_SOFTWARE of sysexits(3): a service manager can tell a wrong command line from a fault. */
 const exitUsage = 64
@@ -54,7 +54,7 @@ async function readSettings(): Promise<Settings> {
   try {
     const settings = await loadConfig(process.argv.slice(2))
     if (settings === 'help') return say(usage)
-    if (settings === 'version') return say(`purserd ${version}${revision && ` (${revision})`}`)
+    if (settings === 'version') return say(program())
     return settings
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error

@@ -24,7 +24,8 @@ import { Retention } from './retention.js'
 import { decodeEvent } from './state/codec.js'
 import { publicationOf } from './state/publication.js'
 import { Store } from './state/store.js'
-import { version } from './version.js'
+import { versions } from './state/upcast.js'
+import { program, version } from './version.js'
 
 export interface Supervisor {
   /**
@@ -153,6 +154,7 @@ async function openJournal({ root, node, journal }: Settings, log: Logger): Prom
     dir: join(root, 'journal'),
     node,
     log,
+    writtenBy: { program: program(), events: versions },
     ...(journal.segmentBytes !== undefined && { segmentBytes: journal.segmentBytes }),
     ...(journal.reserveBytes !== undefined && { reserveBytes: journal.reserveBytes }),
   })

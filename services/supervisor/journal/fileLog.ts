@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { setImmediate as turn } from 'node:timers/promises'
 import { Commits, type Flush } from './commits.js'
 import { realDisk } from './disk.js'
+import { refuseNewer } from './format.js'
 import type {
   Batch,
   FoldSnapshot,
@@ -32,7 +33,7 @@ const CACHED_IN_A_ROW = 128
 
 /**
  * Opens, and makes if need be, the journal in a directory, for this process alone. Rejects with JournalLocked when
- * another process has it. A journal that can't be written to opens all the same, and `health()` tells why.
+ * another process has it, with JournalNewer when this program is too old for it. A journal that can't be written to opens all the same, and `health()` tells why.
  */
 export async function openFileJournal(options: FileJournalOptions): Promise<Journal> {
   const settings = {
@@ -45,6 +46,7 @@ export async function openFileJournal(options: FileJournalOptions): Promise<Jour
     ...options,
   }
   await settings.disk.makeDirectory(settings.dir)
+  await refuseNewer(settings.disk, settings.dir, settings.writtenBy)
   const unlock = lockDirectory(settings.dir)
   try {
     const recovered = await recover(settings.disk, settings.dir, settings.log)

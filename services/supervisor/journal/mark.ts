@@ -23,7 +23,7 @@ import type { Sequence } from './journal.js'
 import { idBytes, idText } from './segment.js'
 
 const MAGIC = Buffer.from('PURSERMK', 'latin1')
-const FORMAT = 1
+export const MARK_FORMAT = 1
 const SLOT_BYTES = 64
 const SLOTS_APART = 4096
 
@@ -81,15 +81,31 @@ function markPath(dir: string): string {
   return join(dir, 'mark')
 }
 
-async function newestSlot(disk: Disk, dir: string): Promise<(Mark & { turn: bigint }) | 'missing' | undefined> {
+/** The format's version if a slot is whole and of a later program. */
+export async function newerMark(disk: Disk, dir: string): Promise<number | undefined> {
+  const bytes = await slots(disk, dir)
+  if (!bytes || bytes === 'missing') return undefined
+  return [bytes.subarray(0, SLOT_BYTES), bytes.subarray(SLOTS_APART)]
+    .filter(slot => crc32(slot.subarray(0, 60)) === slot.readUInt32LE(60) && slot.subarray(0, 8).equals(MAGIC))
+    .map(slot => slot.readUInt32LE(8))
+    .find(format => format > MARK_FORMAT)
+}
+
+async function slots(disk: Disk, dir: string): Promise<Buffer | 'missing' | undefined> {
   const bytes = Buffer.alloc(SLOTS_APART + SLOT_BYTES)
   try {
     await reading(disk, markPath(dir), file => file.read(bytes, 0))
+    return bytes
   } catch (error) {
     if (errorCode(error) === 'ENOENT') return 'missing'
     if (errorCode(error) === undefined) throw error
     return undefined // the place on the disk is bad: as good as a wrong checksum
   }
+}
+
+async function newestSlot(disk: Disk, dir: string): Promise<(Mark & { turn: bigint }) | 'missing' | undefined> {
+  const bytes = await slots(disk, dir)
+  if (!bytes || bytes === 'missing') return bytes
   const [a, b] = [decode(bytes.subarray(0, SLOT_BYTES)), decode(bytes.subarray(SLOTS_APART))]
   return a && b ? (a.turn > b.turn ? a : b) : (a ?? b)
 }
@@ -97,7 +113,7 @@ async function newestSlot(disk: Disk, dir: string): Promise<(Mark & { turn: bigi
 function encode({ journal, acknowledged, first, exact }: Mark, turn: bigint): Buffer {
   const bytes = Buffer.alloc(SLOT_BYTES)
   MAGIC.copy(bytes)
-  bytes.writeUInt32LE(FORMAT, 8)
+  bytes.writeUInt32LE(MARK_FORMAT, 8)
   bytes.writeUInt32LE(exact ? 1 : 0, 12)
   idBytes(journal).copy(bytes, 16)
   bytes.writeBigUInt64LE(turn, 32)
@@ -109,7 +125,7 @@ function encode({ journal, acknowledged, first, exact }: Mark, turn: bigint): Bu
 
 function decode(bytes: Buffer): (Mark & { turn: bigint }) | undefined {
   if (crc32(bytes.subarray(0, 60)) !== bytes.readUInt32LE(60)) return undefined
-  if (!bytes.subarray(0, 8).equals(MAGIC) || bytes.readUInt32LE(8) !== FORMAT) return undefined
+  if (!bytes.subarray(0, 8).equals(MAGIC) || bytes.readUInt32LE(8) !== MARK_FORMAT) return undefined
   return {
     exact: bytes.readUInt32LE(12) === 1,
     journal: idText(bytes.subarray(16, 32)),

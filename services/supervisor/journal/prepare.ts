@@ -1,6 +1,7 @@
 // Makes a journal that was read ready for writing: the only place that changes what a crash left behind.
 import { basename, join } from 'node:path'
 import { type Disk, errorCode, readExactly, reading, writeAll } from './disk.js'
+import { keepFormat } from './format.js'
 import { JournalUnavailable } from './journal.js'
 import { MarkFile } from './mark.js'
 import type { Recovered } from './recover.js'
@@ -47,6 +48,7 @@ async function makeReady(
   for (const path of recovered.leftovers) await disk.remove(path)
   const mark = await MarkFile.open(disk, dir)
   opened.push(mark)
+  if (settings.writtenBy) await keepFormat(disk, dir, settings.writtenBy)
   const active = await openActive(settings, recovered, journal)
   opened.push(active)
   if (recovered.torn) await cut(settings, active, recovered.torn)

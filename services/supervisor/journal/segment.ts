@@ -25,7 +25,7 @@ import type { Milestone } from './scan.js'
 
 export const SEGMENT_HEADER_BYTES = 64
 const MAGIC = Buffer.from('PURSERJL', 'latin1')
-const FORMAT = 1
+export const SEGMENT_FORMAT = 1
 const PAGE = 4096
 const REWRITE_BYTES = 1024 * 1024
 const zeros = Buffer.alloc(64 * 1024)
@@ -71,7 +71,7 @@ export function segmentFirst(name: string): Sequence | undefined {
 export function encodeHeader({ journal, first, before }: SegmentHeader): Buffer {
   const bytes = Buffer.alloc(SEGMENT_HEADER_BYTES)
   MAGIC.copy(bytes)
-  bytes.writeUInt32LE(FORMAT, 8)
+  bytes.writeUInt32LE(SEGMENT_FORMAT, 8)
   idBytes(journal).copy(bytes, 16)
   bytes.writeBigUInt64LE(first, 32)
   bytes.writeBigUInt64LE(before.first, 40)
@@ -88,7 +88,7 @@ export function decodeHeader(bytes: Buffer): (SegmentHeader & { salt: number }) 
   if (crc32(bytes.subarray(0, 60)) !== salt) return "the header's checksum is wrong"
   if (!bytes.subarray(0, 8).equals(MAGIC)) return 'the file is no segment of a journal'
   const format = bytes.readUInt32LE(8)
-  if (format !== FORMAT) return `the format is version ${format}, this program knows version ${FORMAT}`
+  if (format !== SEGMENT_FORMAT) return `the format is version ${format}, this program knows version ${SEGMENT_FORMAT}`
   return {
     journal: idText(bytes.subarray(16, 32)),
     first: bytes.readBigUInt64LE(32),
@@ -99,6 +99,13 @@ export function decodeHeader(bytes: Buffer): (SegmentHeader & { salt: number }) 
     },
     salt,
   }
+}
+
+/** The format's version if the header is whole and of a later program. */
+export function newerSegment(bytes: Buffer): number | undefined {
+  if (crc32(bytes.subarray(0, 60)) !== bytes.readUInt32LE(60) || !bytes.subarray(0, 8).equals(MAGIC)) return undefined
+  const format = bytes.readUInt32LE(8)
+  return format > SEGMENT_FORMAT ? format : undefined
 }
 
 /** A journal's id is a UUID, 16 bytes on disk. */

@@ -1,6 +1,7 @@
 // What can be set about a journal on disk.
 import type { Logger } from 'pino'
 import type { Disk } from './disk.js'
+import type { WrittenBy } from './format.js'
 
 export interface FileJournalOptions {
   /** Made when it is not there. */
@@ -19,6 +20,9 @@ export interface FileJournalOptions {
   /** How often a full disk is looked at; default 1000 ms. */
   healEveryMs?: number
   disk?: Disk
+  /** What is told to a later program, and what an older one is refused by. Tests without events of the domain have none. */
+  writtenBy?: WrittenBy
 }
 
-export type FileJournalSettings = Required<FileJournalOptions>
+export type FileJournalSettings = Required<Omit<FileJournalOptions, 'writtenBy'>> &
+  Pick<FileJournalOptions, 'writtenBy'>
