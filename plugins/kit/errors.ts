@@ -1,5 +1,5 @@
 // The one error that crosses process borders: a gRPC code and a sentence that says what to do.
-import { status } from '@grpc/grpc-js'
+import { type Metadata, status } from '@grpc/grpc-js'
 
 /** gRPC status codes by name, as containerd's clients branch on them. */
 export const Code = status
@@ -11,6 +11,8 @@ export type Code = status
  */
 export class StatusError extends Error {
   readonly details: string
+  /** Sent along, as trailers. */
+  metadata?: Metadata
 
   constructor(
     readonly code: Code,

@@ -41,12 +41,21 @@ export function unary<Request, Response>(handler: UnaryHandler<Request, Response
   }
 }
 
+/** What ends a stream whose caller stopped reading. */
+export interface Patience {
+  /** So long not one message that waits may have gone out; at most twice that. */
+  ms: number
+  /** What the caller is told, should it read again: behind all that was written. */
+  over(): StatusError
+}
+
 /** One request, a stream of responses; the iterable is read no faster than the caller reads. */
 export function serverStream<Request, Response>(
   handler: ServerStreamHandler<Request, Response>,
+  patience?: Patience,
 ): handleServerStreamingCall<Request, Response> {
   return call => {
-    void pump(call, () => handler(call.request, new Context(call)))
+    void pump(call, () => handler(call.request, new Context(call)), patience)
   }
 }
 
@@ -94,7 +103,7 @@ async function answer<Request, Response>(
 /** What the streams of both directions have in common: the writing half. */
 interface Outgoing<Response> {
   readonly cancelled: boolean
-  write(response: Response): boolean
+  write(response: Response, wentOut?: () => void): boolean
   end(): unknown
   emit(event: 'error', error: StatusError): boolean
   once(event: WakeUp, listener: () => void): unknown
@@ -103,11 +112,17 @@ interface Outgoing<Response> {
 
 type WakeUp = 'drain' | 'cancelled' | 'close'
 
-async function pump<Response>(call: Outgoing<Response>, open: () => AsyncIterable<Response>): Promise<void> {
+async function pump<Response>(
+  call: Outgoing<Response>,
+  open: () => AsyncIterable<Response>,
+  patience?: Patience,
+): Promise<void> {
+  let out = 0
+  const wentOut = patience && (() => void out++)
   try {
     for await (const response of open()) {
       if (call.cancelled) return
-      if (!call.write(response)) await writable(call)
+      if (!call.write(response, wentOut)) await writable(call, patience, () => out)
     }
     call.end()
   } catch (error) {
@@ -115,15 +130,27 @@ async function pump<Response>(call: Outgoing<Response>, open: () => AsyncIterabl
   }
 }
 
-/** Resolves when the caller has read enough, or will never read again. */
-function writable(call: Pick<Outgoing<never>, 'cancelled' | 'once' | 'off'>): Promise<void> {
+/** Resolves when the caller has read enough, or will never read again; rejects when patience is over. */
+function writable(
+  call: Pick<Outgoing<never>, 'cancelled' | 'once' | 'off'>,
+  patience: Patience | undefined,
+  out: () => number,
+): Promise<void> {
   if (call.cancelled) return Promise.resolve()
-  return new Promise(resolve => {
-    const done = () => {
-      for (const event of wakeUps) call.off(event, done)
-      resolve()
+  return new Promise((resolve, reject) => {
+    let before = out()
+    const look = () => {
+      if (out() === before) return done(() => reject(patience?.over()))
+      before = out()
     }
-    for (const event of wakeUps) call.once(event, done)
+    const timer = patience && setInterval(look, patience.ms)
+    const done = (settle: () => void) => {
+      clearInterval(timer)
+      for (const event of wakeUps) call.off(event, go)
+      settle()
+    }
+    const go = () => done(resolve)
+    for (const event of wakeUps) call.once(event, go)
   })
 }
 

@@ -10,6 +10,7 @@ import type { Settings } from './config.js'
 import { openCore } from './core.js'
 import type { Ledger } from './effects/ledger.js'
 import { messageOf } from './effects/supervisor.js'
+import { Feed } from './feed/feed.js'
 import { openFileJournal } from './journal/fileLog.js'
 import type { Journal, Sequence } from './journal/journal.js'
 import { observe } from './metrics/observe.js'
@@ -115,11 +116,13 @@ async function open(
   const relayed = () => relayedUpTo(relay.status())
   const policy = settings.journal.keep
   opened(new Retention({ journal, store, runner, heavy, clock, policy, relayed, log }), retention => retention.close())
+  const feed = new Feed({ journal, store })
   const api = await openApi({
     address: settings.address,
     runner,
     store,
     journal,
+    feed,
     heavy,
     clock,
     calls,

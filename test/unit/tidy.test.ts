@@ -53,6 +53,7 @@ const rules: readonly Rule[] = [
   // Does not know what an event means.
   { room: `${supervisor}/journal/`, may: shared },
   { room: `${supervisor}/state/`, may: folded },
+  { room: `${supervisor}/feed/`, may: folded },
   ...core.map(room => ({ room, may: decided })),
   { room: `${supervisor}/effects/`, may: decided },
   { room: `${supervisor}/plugins/`, may: [...shared, ...core, `${supervisor}/domain/`, `${supervisor}/journal/`] },
@@ -65,7 +66,9 @@ const rules: readonly Rule[] = [
     room: `${supervisor}/api/`,
     may: [
       ...decided,
-      ...['effects/', 'plugins/', 'pluginCalls.ts', 'version.ts', 'config.ts'].map(name => `${supervisor}/${name}`),
+      ...['effects/', 'feed/', 'plugins/', 'pluginCalls.ts', 'version.ts', 'config.ts'].map(
+        name => `${supervisor}/${name}`,
+      ),
     ],
   },
   // What puts the rooms together.

@@ -11,6 +11,7 @@ import { TasksService } from '../../../proto/gen/containerd/services/tasks/v1/ta
 import type { Clock } from '../clock.js'
 import type { Blobs } from '../effects/blobs.js'
 import type { Snapshots } from '../effects/snapshots.js'
+import type { Feed } from '../feed/feed.js'
 import type { Journal } from '../journal/journal.js'
 import type { PluginCalls } from '../pluginCalls.js'
 import type { PluginDirectory } from '../plugins/directory.js'
@@ -32,6 +33,7 @@ export interface ApiDeps {
   runner: Runner
   store: Store
   journal: Journal
+  feed: Feed
   heavy: HeavyParts
   clock: Clock
   calls: PluginCalls

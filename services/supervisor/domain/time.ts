@@ -26,3 +26,12 @@ export function parseTimestamp(text: Timestamp): Instant | undefined {
   if (!match?.[1] || !match[2]) return undefined
   return { seconds: BigInt(Date.parse(`${match[1]}Z`)) / 1000n, nanos: Number(match[2]) }
 }
+
+/** A time as RFC 3339 writes it, with any offset, in nanoseconds since 1970 UTC; undefined for anything else. */
+export function parseNanos(text: string): bigint | undefined {
+  const match = /^(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)$/.exec(text)
+  if (!match) return undefined
+  const [, day, time, fraction = '', offset = ''] = match
+  const millis = Date.parse(`${day}T${time}${offset.toUpperCase()}`)
+  return Number.isNaN(millis) ? undefined : BigInt(millis) * 1_000_000n + BigInt(fraction.padEnd(9, '0'))
+}

@@ -13,11 +13,17 @@ export function envelopeOf(told: Told): Envelope | undefined {
   if (event.type === 'EventPublished') {
     const timestamp = event.at === null ? now : timestampToProto(event.at)
     const any = event.event ? anyFromSmall(event.event) : undefined
-    return { timestamp, namespace: record.namespace, topic: event.topic, event: any }
+    return { timestamp, namespace: record.namespace, topic: event.topic, event: any, sequence: 0n }
   }
   const subject = subjectOf(told)
   if (!subject) return undefined
-  return { timestamp: now, namespace: record.namespace, topic: subject.topic, event: subject.payload.toAny() }
+  return {
+    timestamp: now,
+    namespace: record.namespace,
+    topic: subject.topic,
+    event: subject.payload.toAny(),
+    sequence: 0n,
+  }
 }
 
 /** An event in containerd's words. */

@@ -16,7 +16,6 @@ import {
   HealthService as Health,
   HealthCheckResponse_ServingStatus as Status,
 } from '../../../proto/gen/grpc/health/v1/health.js'
-import { Subscription } from '../../../services/supervisor/api/subscription.js'
 import type { Rpc } from '../../harness/rpc.js'
 import { Arrivals, type Scope, until, withDeadline } from '../../harness/wait.js'
 import { served } from './served.js'
@@ -89,7 +88,7 @@ t.test('what is published and forwarded arrives as it was sent, after it is dura
   const timestamp = { seconds: 1_700_000_000n, nanos: 123_456_789 }
   await rpc.call(
     Events.forward,
-    { envelope: { timestamp, namespace: 'other', topic: '/tasks/exit', event: exitOf('c') } },
+    { envelope: { timestamp, namespace: 'other', topic: '/tasks/exit', event: exitOf('c'), sequence: 0n } },
     { namespace: '' },
   )
   await arrived.first('the forwarded event', ({ namespace }) => namespace === 'other')
@@ -103,7 +102,7 @@ t.test('what is published and forwarded arrives as it was sent, after it is dura
 t.test('an event without a proper topic, namespace or time is refused', async t => {
   const { rpc, journal } = await served(t)
   const timestamp = { seconds: 1n, nanos: 0 }
-  const envelope = { timestamp, namespace: 'default', topic: '/a', event: undefined }
+  const envelope = { timestamp, namespace: 'default', topic: '/a', event: undefined, sequence: 0n }
   const publish = (topic: string, namespace = 'default') =>
     rpc.call(Events.publish, { topic, event: undefined }, { namespace })
   const forward = (change: object) => rpc.call(Events.forward, { envelope: { ...envelope, ...change } })
@@ -122,48 +121,6 @@ t.test('an event without a proper topic, namespace or time is refused', async t 
   const huge = { typeUrl: 'x', value: Buffer.alloc(2 << 20) }
   await t.rejects(rpc.call(Events.publish, { topic: '/a', event: huge }), { code: Code.INVALID_ARGUMENT })
   t.equal(journal.last(), 0n, 'nothing of this reached the journal')
-})
-
-t.test('a subscriber that does not read is told from where on it missed events; the others notice nothing', async t => {
-  const { rpc, journal } = await served(t, { limits: { envelopesMax: 25, bytesMax: 8 << 20 } })
-  const slow = await subscribe(t, rpc)
-  const quick = await subscribe(t, rpc)
-  slow.stream.pause()
-  const event = { typeUrl: 'x', value: Buffer.alloc(100_000) }
-  const count = 70
-  for (let index = 0; index < count; index++) await rpc.call(Events.publish, { topic: '/a/b', event })
-  await until('all events at the subscriber that reads', () => quick.arrived.items.length === count)
-  const before = slow.arrived.items.length
-  slow.stream.resume()
-  const { code, details } = await withDeadline(slow.ended, 5000, 'the end of the slow subscription')
-  t.equal(code, Code.RESOURCE_EXHAUSTED)
-  const missedFrom = Number(/from sequence (\d+) on/.exec(details)?.[1])
-  t.equal(missedFrom, slow.arrived.items.length + 1, 'everything before that did arrive')
-  t.ok(before < count && missedFrom <= count, 'and it is one of those that happened')
-  t.equal(journal.last(), BigInt(count))
-})
-
-t.test('the queue of a subscriber is bounded by number and by bytes, and gives up what waits', async t => {
-  const envelope = (bytes: number): Envelope => ({
-    ...{ timestamp: undefined, namespace: 'n', topic: '/t' },
-    event: { typeUrl: 'x', value: Buffer.alloc(bytes) },
-  })
-  for (const [limits, size] of [
-    [{ envelopesMax: 3, bytesMax: 1 << 20 }, 1],
-    [{ envelopesMax: 100, bytesMax: 3500 }, 900],
-  ] as const) {
-    const subscription = new Subscription(new AbortController().signal, limits)
-    const reader = subscription[Symbol.asyncIterator]()
-    t.ok(subscription.push(envelope(size), 1n))
-    t.match(await reader.next(), { done: false })
-    t.same(
-      [2n, 3n, 4n].map(sequence => subscription.push(envelope(size), sequence)),
-      [true, true, true],
-    )
-    t.notOk(subscription.push(envelope(size), 5n))
-    t.notOk(subscription.push(envelope(size), 6n), 'it takes no more')
-    await t.rejects(reader.next(), { code: Code.RESOURCE_EXHAUSTED, message: /from sequence 2 on/ })
-  }
 })
 
 t.test('subscribers that leave are forgotten; those that stay are told when the supervisor stops', async t => {

@@ -9,9 +9,9 @@ import { messageLimits } from '../../../plugins/kit/serve.js'
 import type { PluginListing } from '../../../services/supervisor/api/introspection.js'
 import type { CallObservation } from '../../../services/supervisor/api/observe.js'
 import { addServices, type Service } from '../../../services/supervisor/api/services.js'
-import type { QueueLimits } from '../../../services/supervisor/api/subscription.js'
 import { systemClock } from '../../../services/supervisor/clock.js'
 import type { Decision } from '../../../services/supervisor/domain/decision.js'
+import { Feed, type FeedOptions } from '../../../services/supervisor/feed/feed.js'
 import { openMemoryJournal } from '../../../services/supervisor/journal/memoryLog.js'
 import { Runner } from '../../../services/supervisor/runner.js'
 import { HeavyParts } from '../../../services/supervisor/state/heavy.js'
@@ -24,12 +24,12 @@ interface Scope {
 
 export interface ServedOptions {
   plugins?: PluginListing[]
-  limits?: QueueLimits
+  feed?: Partial<FeedOptions>
   /** Services beside those that answer from the fold. */
   others?(parts: { runner: Runner }): Service[]
 }
 
-export async function served(t: Scope, { plugins = [], limits, others = () => [] }: ServedOptions = {}) {
+export async function served(t: Scope, { plugins = [], feed: feedOptions, others = () => [] }: ServedOptions = {}) {
   const log = pino({ level: 'silent' })
   const journal = openMemoryJournal({ node: 'test', log })
   const store = await Store.open(journal, log)
@@ -42,6 +42,7 @@ export async function served(t: Scope, { plugins = [], limits, others = () => []
       return journal.attachment(sequence, index)
     },
   })
+  const feed = new Feed({ journal, store, ...feedOptions })
   const stopping = new AbortController()
   const health = { serving: true }
   const observed: CallObservation[] = []
@@ -52,6 +53,7 @@ export async function served(t: Scope, { plugins = [], limits, others = () => []
       runner,
       store,
       journal,
+      feed,
       heavy,
       log,
       stopping: stopping.signal,
@@ -60,7 +62,6 @@ export async function served(t: Scope, { plugins = [], limits, others = () => []
       observe: call => void observed.push(call),
       version: '0.1.0',
       revision: 'abc',
-      ...(limits && { limits }),
     },
     others({ runner }),
   )
@@ -79,5 +80,5 @@ export async function served(t: Scope, { plugins = [], limits, others = () => []
   /** Makes something happen that no service of these can. */
   const happen = (...facts: Extract<Decision, { facts: unknown }>['facts']) =>
     runner.complete(cause, 'test', () => ({ facts }))
-  return { rpc, store, journal, reads, observed, health, stopping, happen }
+  return { rpc, store, journal, feed, reads, observed, health, stopping, happen }
 }

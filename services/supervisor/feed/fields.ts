@@ -5,7 +5,7 @@ import { type Fields, present } from '../domain/filter.js'
 import { type Payload, readPayload } from '../state/payloads.js'
 
 /** `topic`, `namespace`, and `event.container_id` with the names of the .proto file. The payload is read at most once. */
-export function fieldsOfEnvelope({ topic, namespace, event }: Envelope): Fields {
+export function fieldsOf({ topic, namespace, event }: Pick<Envelope, 'topic' | 'namespace' | 'event'>): Fields {
   let payload: Payload | undefined | null = null
   return ([field, ...path]) => {
     switch (field) {
