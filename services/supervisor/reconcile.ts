@@ -29,12 +29,11 @@ export interface Reconciliation {
  * the damage hides, and what it lacks would be taken for an orphan.
  */
 export function reconcileOnReady(store: Store, parts: Reconciled, log: Logger): Reconciliation {
-  const startedSeconds = BigInt(Math.floor(Date.now() / 1000))
   const underWay = new Set<Promise<void>>()
   const compare = async (kind: string, id: string) => {
     const begun = performance.now()
     try {
-      await partOf(parts, kind, id, startedSeconds)
+      await partOf(parts, kind, id)
       log.info({ kind, id, ms: Math.round(performance.now() - begun) }, 'reconciled with the plugin')
     } catch (error) {
       log.error({ kind, id, err: error }, 'could not reconcile with the plugin; tried again when it registers again')
@@ -48,7 +47,7 @@ export function reconcileOnReady(store: Store, parts: Reconciled, log: Logger): 
   return { stop, settled: async () => void (await Promise.all(underWay)) }
 }
 
-async function partOf(parts: Reconciled, kind: string, id: string, startedSeconds: bigint): Promise<void> {
+async function partOf(parts: Reconciled, kind: string, id: string): Promise<void> {
   switch (kind) {
     case 'runtime':
       return parts.tasks.run()
@@ -57,19 +56,14 @@ async function partOf(parts: Reconciled, kind: string, id: string, startedSecond
     case 'snapshotter':
       return parts.snapshots.reconcile(id, await parts.listSnapshots(id))
     case 'content':
-      return reconcileBlobs(parts, startedSeconds)
+      return reconcileBlobs(parts)
     default:
       return
   }
 }
 
-/**
- * Removes blobs that no namespace holds: written before a crash, never recorded. Those of this life are left alone:
- * their record may be on its way.
- */
-async function reconcileBlobs({ blobs, listBlobs }: Reconciled, startedSeconds: bigint): Promise<void> {
-  for await (const { digest, updatedAt } of listBlobs()) {
-    if ((updatedAt?.seconds ?? 0n) >= startedSeconds) continue
-    if (blobs.sizeAnywhere(digest) === undefined) blobs.deleted({ digest })
-  }
+async function reconcileBlobs({ blobs, listBlobs }: Reconciled): Promise<void> {
+  const listed: string[] = []
+  for await (const { digest } of listBlobs()) listed.push(digest)
+  void blobs.reconcile(listed) // an upload may take hours: nobody has to wait for what it keeps
 }

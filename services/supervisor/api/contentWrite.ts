@@ -72,6 +72,7 @@ async function* passOn(
   const { namespace } = call
   const { signal } = context
   const upstream = await deps.openWrite({ namespace, signal, deadlineMs: Number.POSITIVE_INFINITY })
+  const written = deps.blobs.writing()
   const commits: WriteHead[] = []
   const last = { head: undefined as WriteHead | undefined }
   const forwarding = forward(messages, upstream, head => {
@@ -94,9 +95,10 @@ async function* passOn(
     if (!committing || failure.code !== Code.ALREADY_EXISTS || digest === '') throw failure
     // The same bytes came into the store another way meanwhile: this namespace holds them as well from now on.
     const size = deps.blobs.sizeAnywhere(digest) ?? (committing.total || committing.offset)
-    await record(deps, call, { ...emptyResponse, digest, offset: size }, committing.labels)
+    await deps.blobs.sharing(digest, () => recordIn(deps, call, { digest, size, labels: committing.labels }))
     yield answer(WriteAction.COMMIT, digest, size)
   } finally {
+    written()
     upstream.cancel()
   }
 }
@@ -107,9 +109,12 @@ async function record(
   { digest, offset }: WriteContentResponse,
   labels: Record<string, string>,
 ) {
-  insist(checkLabels(labels))
-  const known = await deps.blobs.holding(digest, () => recordBlob(deps, call, { digest, size: offset, labels }))
-  if (known === 'known') throw alreadyExists(`content ${digest}`)
+  await deps.blobs.holding(digest, () => recordIn(deps, call, { digest, size: offset, labels }))
+}
+
+async function recordIn(deps: Deps, call: ApiCall, blob: Parameters<typeof recordBlob>[2]): Promise<void> {
+  insist(checkLabels(blob.labels))
+  if ((await recordBlob(deps, call, blob)) === 'known') throw alreadyExists(`content ${blob.digest}`)
 }
 
 /** A write whose bytes are here already: its client is told that all were received, and commits. */

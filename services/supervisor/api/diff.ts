@@ -34,11 +34,16 @@ export function diffService({ runner, store, differ, blobs }: Deps): DiffServer 
       const call = namespacedCall(context, 'Diff/Diff')
       const { namespace } = call
       insist(checkLabels(request.labels))
-      const response = await differ.diff(request, { namespace, deadlineMs, signal: context.signal })
-      const { digest = '', size = 0n, annotations = {} } = response.diff ?? {}
-      const labels = { ...request.labels, ...uncompressedLabel(annotations) }
-      await blobs.holding(digest, () => recordBlob({ runner, store }, call, { digest, size, labels }))
-      return response
+      const written = blobs.writing()
+      try {
+        const response = await differ.diff(request, { namespace, deadlineMs, signal: context.signal })
+        const { digest = '', size = 0n, annotations = {} } = response.diff ?? {}
+        const labels = { ...request.labels, ...uncompressedLabel(annotations) }
+        await blobs.holding(digest, () => recordBlob({ runner, store }, call, { digest, size, labels }))
+        return response
+      } finally {
+        written()
+      }
     }),
   }
 }

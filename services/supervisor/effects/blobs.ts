@@ -1,6 +1,6 @@
 // The bytes of deleted blobs: removed when no namespace holds them any more.
 import type { Logger } from 'pino'
-import { Code, StatusError } from '../../../plugins/kit/errors.js'
+import { Code, StatusError, toStatusError, unavailable } from '../../../plugins/kit/errors.js'
 import { Lanes } from '../../../plugins/kit/lanes.js'
 import type { ContentDeleted } from '../domain/content/events.js'
 import type { Store } from '../state/store.js'
@@ -9,6 +9,8 @@ import type { ContentCalls } from './ports.js'
 export class Blobs {
   /** By digest: a removal and a commit of the same blob never meet. */
   private readonly digests = new Lanes()
+  /** What may bring a blob into the store that is not recorded yet. */
+  private readonly writes = new Set<Promise<void>>()
 
   constructor(
     private readonly store: Store,
@@ -30,9 +32,43 @@ export class Blobs {
     return this.digests.run(digest, work)
   }
 
+  /** The same for bytes that somebody else has brought. Throws UNAVAILABLE when they were removed meanwhile. */
+  sharing<T>(digest: string, work: () => Promise<T>): Promise<T> {
+    return this.holding(digest, async () => {
+      await this.content.info({ digest }).catch((error: unknown) => {
+        if (toStatusError(error).code !== Code.NOT_FOUND) throw error
+        throw unavailable(`content ${digest} was just being removed: send it again`)
+      })
+      return work()
+    })
+  }
+
   /** Resolves when no removal of the blob is under way. */
   async settled(digest: string): Promise<void> {
     if (digest !== '') await this.digests.run(digest, async () => {})
+  }
+
+  /** To be called when bytes begin to be written; the answered function when their blob is recorded, or will not be. */
+  writing(): () => void {
+    let end = (): void => {}
+    const write = new Promise<void>(resolve => {
+      end = resolve
+    })
+    this.writes.add(write)
+    return () => {
+      this.writes.delete(write)
+      end()
+    }
+  }
+
+  /**
+   * Removes what no namespace holds: written before a crash and never recorded, or deleted and not yet removed. What
+   * is being written may be among it, so the writes under way are waited for; later ones find the blob taken.
+   */
+  async reconcile(listed: readonly string[]): Promise<void> {
+    const orphans = listed.filter(digest => this.sizeAnywhere(digest) === undefined)
+    await Promise.all(this.writes)
+    for (const digest of orphans) this.deleted({ digest })
   }
 
   deleted({ digest }: Pick<ContentDeleted, 'digest'>): void {
@@ -44,7 +80,7 @@ export class Blobs {
         if (error instanceof StatusError && error.code === Code.NOT_FOUND) return
         this.log.warn(
           { err: error, digest },
-          'the bytes of a deleted blob stay for now; garbage collection removes them',
+          'the bytes of a deleted blob stay until the content plugin registers again',
         )
       }
     })
