@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
-import { Code, failedPrecondition, StatusError } from '../../../plugins/kit/errors.js'
+import { Code, failedPrecondition, StatusError, toStatusError } from '../../../plugins/kit/errors.js'
 import { Lanes } from '../../../plugins/kit/lanes.js'
 import { withLease } from '../domain/lease/decide.js'
 import { committed, mayCommit, mayPrepare, prepared, type SnapshotPlace } from '../domain/snapshot/decide.js'
@@ -33,6 +33,8 @@ export class Snapshots {
   private readonly keys = new Lanes()
   /** Removals follow each other in the order in which they were journaled: children before parents. */
   private readonly removals = new Lanes()
+  /** Backend keys that the plugin may have, and the journal not yet. */
+  private readonly inMaking = new Set<string>()
   private readonly stopping = new AbortController()
 
   constructor(
@@ -47,9 +49,9 @@ export class Snapshots {
     const { place, labels, lease } = request
     const { snapshotter, key } = place
     const calls = this.snapshotter(snapshotter)
-    return this.keys.run(keyOf(place), async () => {
+    const backendKey = newBackendKey(place)
+    return this.making(backendKey, place, async () => {
       const { record } = this.allowed(place, parent)
-      const backendKey = newBackendKey(place)
       const forPlugin = {
         snapshotter,
         key: backendKey,
@@ -84,9 +86,9 @@ export class Snapshots {
       const active = here.snapshot(snapshotter, key)
       const refusal = mayCommit(active, here.snapshot(snapshotter, name), key, name)
       if (refusal || !active) throw refusalStatus(refusal ?? { refused: 'not-found', message: `snapshot "${key}"` })
-      const backendKey = newBackendKey({ ...place, key: name })
+      const backendKey = layerKey(active.backendKey)
       const commit = { snapshotter, name: backendKey, key: active.backendKey, labels: {}, parent: '' }
-      await calls.commit(commit, { deadlineMs: copyDeadlineMs })
+      await calls.commit(commit, { deadlineMs: copyDeadlineMs }).catch(unlessCutShort)
       const { size, inodes } = await calls.usage({ snapshotter, key: backendKey })
       const usage = { size: String(size), inodes: String(inodes) }
       await this.runner.run(request.cause, snapshotLane(place), world => {
@@ -131,9 +133,10 @@ export class Snapshots {
   async reconcile(snapshotter: string, listed: readonly string[]): Promise<void> {
     const known = new Set<string>()
     for (const namespace of this.store.world.namespaces.values()) {
-      for (const { backendKey } of namespace.snapshots.get(snapshotter)?.values() ?? []) known.add(backendKey)
+      for (const { backendKey } of namespace.snapshots.get(snapshotter)?.values() ?? [])
+        known.add(backendKey).add(layerKey(backendKey))
     }
-    const orphans = listed.filter(key => isBackendKey(key) && !known.has(key))
+    const orphans = listed.filter(key => isBackendKey(key) && !known.has(key) && !this.inMaking.has(key))
     if (orphans.length > 0)
       this.log.info({ snapshotter, count: orphans.length }, 'removing snapshots that no record knows')
     // Children were made after their parents, and names grow with time: the youngest goes first.
@@ -149,25 +152,37 @@ export class Snapshots {
     return this.keys.run(places.map(keyOf), work)
   }
 
+  private async making<T>(backendKey: string, place: SnapshotPlace, work: () => Promise<T>): Promise<T> {
+    this.inMaking.add(backendKey)
+    try {
+      return await this.keys.run(keyOf(place), work)
+    } finally {
+      this.inMaking.delete(backendKey)
+    }
+  }
+
   private discard(snapshotter: string, backendKey: string): void {
     void this.removals.run(snapshotter, async () => {
       for (const pause of [0, ...removalRetryMs]) {
         if (this.stopping.signal.aborted) return // the next start finds it
         await delay(pause, undefined, { signal: this.stopping.signal, ref: false }).catch(() => {})
-        if (await this.tryRemove(snapshotter, backendKey)) return
+        const end = await this.tryRemove(snapshotter, backendKey)
+        // A commit that was cut short has left it under its other name.
+        const last = end === 'missing' ? await this.tryRemove(snapshotter, layerKey(backendKey)) : end
+        if (last !== 'not yet') return
       }
       this.log.error({ snapshotter, key: backendKey }, 'a removed snapshot still has files; the next start tries again')
     })
   }
 
-  private async tryRemove(snapshotter: string, key: string): Promise<boolean> {
+  private async tryRemove(snapshotter: string, key: string): Promise<'removed' | 'missing' | 'not yet'> {
     try {
       await this.snapshotter(snapshotter).remove({ snapshotter, key })
-      return true
+      return 'removed'
     } catch (error) {
-      if (error instanceof StatusError && error.code === Code.NOT_FOUND) return true
+      if (error instanceof StatusError && error.code === Code.NOT_FOUND) return 'missing'
       this.log.debug({ snapshotter, key, reason: messageOf(error) }, 'a snapshot cannot be removed yet')
-      return false
+      return 'not yet'
     }
   }
 
@@ -212,6 +227,18 @@ function newBackendKey({ namespace, key }: SnapshotPlace): string {
   made += 1
   const age = `${Date.now().toString(36)}${(made % 1_679_616).toString(36).padStart(4, '0')}${randomBytes(2).toString('hex')}`
   return `${namespace}/${age}/${key}`
+}
+
+/**
+ * What the plugin calls a snapshot once it is a layer. It is known beforehand, so that a commit which a crash has cut
+ * short before it was journaled is found again: the snapshot then still counts as active, and can be committed.
+ */
+const layerKey = (backendKey: string) => `${backendKey}/layer`
+
+/** The key is gone, or the layer's name is taken: the plugin has committed it before, as `usage` will show. */
+function unlessCutShort(error: unknown): void {
+  const { code } = toStatusError(error)
+  if (code !== Code.NOT_FOUND && code !== Code.ALREADY_EXISTS) throw error
 }
 
 const isBackendKey = (key: string) => key.split('/').length >= 3
