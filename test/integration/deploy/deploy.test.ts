@@ -11,6 +11,17 @@ const project = join(dirname(fileURLToPath(import.meta.url)), '../../..')
 const deploy = (name: string) => join(project, 'deploy', name)
 const read = (name: string) => readFileSync(deploy(name), 'utf8')
 
+t.test('what must start fast finds its code compiled', async t => {
+  for (const name of ['purserd', 'plugin-host']) {
+    const ask = `const { load } = await import('${project}/dist/launch.mjs')
+      const { script } = load('${name}')
+      console.log(script.cachedDataRejected)`
+    // Through env(1): tap makes every node that a test starts load its own code.
+    const words = ['-i', process.execPath, '--max-semi-space-size=1', '--input-type=module', '--eval', ask]
+    t.equal(execFileSync('env', words, { encoding: 'utf8' }).trim(), 'false', name)
+  }
+})
+
 t.test('the systemd unit keeps containers alive when the supervisor stops', async t => {
   const unit = parseUnit(read('purserd.service'))
   t.match(unit, {
