@@ -4,6 +4,7 @@ import koffi from 'koffi'
 const libc = koffi.load('libc.so.6')
 const c = {
   flock: libc.func('int flock(int fd, int operation)'),
+  fcntl: libc.func('int fcntl(int fd, int command, long argument)'),
   mknod: libc.func('int mknod(const char *path, unsigned int mode, unsigned long dev)'),
   mount: libc.func(
     'int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)',
@@ -66,6 +67,14 @@ export function tryLock(fd: number): boolean {
   const errno = koffi.errno()
   if (errorName(errno) === 'EAGAIN') return false
   throw new SystemCallError('flock', errno, `fd ${fd}`)
+}
+
+/** A second descriptor of the same open file. It is not inherited by programs that we start. */
+export function duplicate(fd: number): number {
+  const F_DUPFD_CLOEXEC = 1030
+  const copy = c.fcntl(fd, F_DUPFD_CLOEXEC, 3)
+  if (copy < 0) throw new SystemCallError('fcntl', koffi.errno(), `fd ${fd}`)
+  return copy
 }
 
 export const MountFlag = {

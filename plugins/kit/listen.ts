@@ -1,7 +1,8 @@
 // A gRPC server's own unix socket: private, replaced when stale, closed gracefully.
 
+import { once } from 'node:events'
 import { chmod, mkdir, rename, rm, stat } from 'node:fs/promises'
-import { connect, createServer, type Socket } from 'node:net'
+import { type Server as Acceptor, connect, createServer, type Socket } from 'node:net'
 import { dirname } from 'node:path'
 import { type Server, ServerCredentials } from '@grpc/grpc-js'
 import { failpoint } from './failpoint.js'
@@ -12,10 +13,22 @@ export interface ListenOptions {
   mode?: number
   /** Asked for each new connection; false closes it. Handlers then see the peer as `pid=1,uid=0,gid=0`. */
   admit?(peer: PeerCredentials): boolean
+  /** A socket that listens on the path already, of a predecessor: connections that wait there are taken up. */
+  descriptor?: number
 }
 
 export interface Listener {
   readonly path: string
+  /** Another descriptor of the listening socket, for a successor; the caller closes it. */
+  descriptor(): Promise<number>
+  /**
+   * Takes no more connections, and asks the clients of open ones to come anew; calls under way go on. The path stays:
+   * whoever has a descriptor of the socket finds there the connections that came meanwhile. After `graceMs` the open
+   * ones are cut.
+   */
+  yield(graceMs: number): void
+  /** Resolves when the last connection has ended. */
+  left(): Promise<void>
   /** Takes no more calls and waits for those under way; after `graceMs` they are cut. */
   close(graceMs: number): Promise<void>
 }
@@ -34,7 +47,7 @@ export class SocketInUse extends Error {
  */
 export async function listen(server: Server, path: string, options: ListenOptions = {}): Promise<Listener> {
   await preparePrivateDirectory(dirname(path))
-  if (await isServed(path)) throw new SocketInUse(path)
+  if (options.descriptor === undefined && (await isServed(path))) throw new SocketInUse(path)
 
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure())
   const sockets = new Set<Socket>()
@@ -46,30 +59,25 @@ export async function listen(server: Server, path: string, options: ListenOption
     socket.once('close', () => sockets.delete(socket))
     injector.injectConnection(socket)
   })
-
-  // Under another name first: node removes the name it listened on when it closes, which may be a successor's by then.
-  const draft = `${path}~${process.pid}`
-  await rm(draft, { force: true })
-  await new Promise<void>((resolve, reject) => {
-    listener.once('error', reject)
-    listener.listen(checkedLength(draft), resolve)
-  })
-  await chmod(draft, options.mode ?? 0o660)
-  const { ino } = await stat(draft)
-  failpoint('socket.bound')
-  await rename(draft, path)
-  failpoint('socket.renamed')
+  if (options.descriptor === undefined) await bind(listener, path, options.mode ?? 0o660)
+  else await listening(listener, { fd: options.descriptor })
+  const { ino } = await stat(path)
+  let isOurs = true
 
   return {
     path,
+    descriptor: () => duplicateListener(listener),
+    yield(graceMs) {
+      isOurs = false
+      listener.close()
+      injector.drain(graceMs)
+    },
+    async left() {
+      for (const socket of sockets) if (!socket.closed) await once(socket, 'close')
+    },
     async close(graceMs) {
-      if (
-        await stat(path).then(
-          s => s.ino === ino,
-          () => false,
-        )
-      )
-        await rm(path, { force: true })
+      const found = isOurs ? await stat(path).catch(() => undefined) : undefined
+      if (found?.ino === ino) await rm(path, { force: true })
       const closed = new Promise<void>(resolve => listener.close(() => resolve()))
       const cut = setTimeout(() => {
         server.forceShutdown()
@@ -81,6 +89,32 @@ export async function listen(server: Server, path: string, options: ListenOption
       await closed
     },
   }
+}
+
+/** Under another name first: node removes the name it listened on when it closes, which may be a successor's by then. */
+async function bind(listener: Acceptor, path: string, mode: number): Promise<void> {
+  const draft = `${path}~${process.pid}`
+  await rm(draft, { force: true })
+  await listening(listener, { path: checkedLength(draft) })
+  await chmod(draft, mode)
+  failpoint('socket.bound')
+  await rename(draft, path)
+  failpoint('socket.renamed')
+}
+
+function listening(listener: Acceptor, where: { path: string } | { fd: number }): Promise<void> {
+  return new Promise((resolve, reject) => {
+    listener.once('error', reject)
+    listener.listen(where, resolve)
+  })
+}
+
+/** Another descriptor of a listening socket; the caller closes it. */
+export async function duplicateListener(listener: Acceptor): Promise<number> {
+  const { duplicate } = await import('./linux.js')
+  const fd = descriptorOf(listener)
+  if (fd === undefined) throw new Error('a socket that nobody listens on any more cannot be passed on')
+  return duplicate(fd)
 }
 
 /** True when a process answers on the socket; a file that nobody serves is stale. */
@@ -132,7 +166,7 @@ function admitted(
 
 /** Undefined when the connection has ended already. */
 function peerOf(socket: Socket, credentials: (fd: number) => PeerCredentials): PeerCredentials | undefined {
-  const fd = descriptor(socket)
+  const fd = descriptorOf(socket)
   try {
     return fd === undefined ? undefined : credentials(fd)
   } catch {
@@ -141,7 +175,7 @@ function peerOf(socket: Socket, credentials: (fd: number) => PeerCredentials): P
 }
 
 /** Node shows the descriptor of a socket only on its handle. */
-function descriptor(socket: Socket): number | undefined {
+function descriptorOf(socket: Socket | Acceptor): number | undefined {
   if (!('_handle' in socket) || typeof socket._handle !== 'object' || socket._handle === null) return undefined
   const handle = socket._handle
   return 'fd' in handle && typeof handle.fd === 'number' && handle.fd >= 0 ? handle.fd : undefined

@@ -5,11 +5,12 @@ import { events } from './events.js'
 import { exitStatus, quietOnBrokenPipe } from './outcome.js'
 import { plugins } from './plugins.js'
 import { ps } from './ps.js'
+import { upgrade } from './upgrade.js'
 
 /** Adds itself to the program. */
 export type AddCommand = (program: Command) => void
 
-const commands: readonly AddCommand[] = [ps, plugins, events]
+const commands: readonly AddCommand[] = [ps, plugins, events, upgrade]
 
 const program = new Command('purser')
   .description('Talks to a running purserd.')

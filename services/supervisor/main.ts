@@ -3,7 +3,13 @@
 import { pino } from 'pino'
 import { startBundledHost } from './bundledHost.js'
 import { ConfigError, loadConfig, type Settings, usage } from './config.js'
+<<<<<<< Updated upstream
 import { program, version } from './version.js'
+=======
+import { invitationVariable } from './handover/messages.js'
+import type { Handover } from './handover/successor.js'
+import { revision, version } from './version.js'
+>>>>>>> Stashed changes
 
 /** EX_USAGE and EX_SOFTWARE of sysexits(3): a service manager can tell a wrong command line from a fault. */
 const exitUsage = 64
@@ -12,9 +18,13 @@ const exitFault = 70
 const readyPatienceMs = 5_000
 /** A stop waits that long for calls under way; the containers go on in any case. */
 const stopPatienceMs = 30_000
+const versionText = version + (revision && ` (${revision})`)
 
 async function main(): Promise<void> {
-  const settings = await readSettings()
+  const handover = process.env[invitationVariable]
+    ? (await import('./handover/successor.js')).joinHandover()
+    : undefined
+  const settings = await readSettings(handover)
   const log = pino({ level: settings.logLevel, base: { node: settings.node } }, pino.destination({ fd: 2, sync: true }))
   const fault = (error: unknown) => {
     log.fatal(
@@ -28,37 +38,66 @@ async function main(): Promise<void> {
 
   const stopping = new AbortController()
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stopping.abort(signal))
+  process.on('SIGUSR2', () => log.warn('SIGUSR2 asks for an upgrade, and this process does not serve yet'))
 
   try {
-    const host = startBundledHost(settings, new URL('./plugin-host.js', import.meta.url).pathname, log)
-    const { openSupervisor } = await import('./supervisor.js')
-    const supervisor = await openSupervisor(settings, host, log)
+    const startHost = () => startBundledHost(settings, new URL('./plugin-host.js', import.meta.url).pathname, log)
+    let host = startHost()
+    const [{ openSupervisor }, { Incumbent }, { notifyServiceManager }] = await Promise.all([
+      import('./supervisor.js'),
+      import('./handover/incumbent.js'),
+      import('./notify.js'),
+    ])
+    const incumbent = new Incumbent({
+      settings,
+      log,
+      tellServiceManager: notifyServiceManager,
+      async open(upgrade, succession) {
+        const plugins = host ?? startHost()
+        host = undefined
+        return openSupervisor(settings, { host: plugins, upgrade, log, ...(succession && { succession }) })
+      },
+    })
+    const supervisor = await incumbent.open(await handover?.turn(settings, versionText))
+    await handover?.serving()
     if (settings.pluginHost) for (const problem of await supervisor.ready(readyPatienceMs)) log.warn(problem)
-    const { notifyServiceManager } = await import('./notify.js')
     notifyServiceManager(`READY=1\nSTATUS=serving ${settings.address}`)
     log.info({ address: settings.address, pid: process.pid, version }, 'serving')
-    await aborted(stopping.signal)
+    process.removeAllListeners('SIGUSR2').on('SIGUSR2', () => void incumbent.upgradeBySignal())
+
+    const end = await Promise.race([aborted(stopping.signal), incumbent.succeeded])
+    if (typeof end === 'number') {
+      log.info({ successor: end }, 'ended; the new version serves')
+      process.exit(0)
+    }
     log.info({ signal: stopping.signal.reason }, 'stopping; containers go on')
     notifyServiceManager('STOPPING=1')
     setTimeout(() => fault(new Error(`not stopped within ${stopPatienceMs / 1000} s`)), stopPatienceMs).unref()
-    await supervisor.close()
+    await incumbent.close()
     log.info('stopped')
     process.exit(0)
   } catch (error) {
-    log.fatal({ err: error }, error instanceof Error ? error.message : String(error))
+    const message = error instanceof Error ? error.message : String(error)
+    log.fatal({ err: error }, message)
+    await handover?.refuse(message)
     process.exit(1)
   }
 }
 
-async function readSettings(): Promise<Settings> {
+async function readSettings(handover: Handover | undefined): Promise<Settings> {
   try {
     const settings = await loadConfig(process.argv.slice(2))
     if (settings === 'help') return say(usage)
+<<<<<<< Updated upstream
     if (settings === 'version') return say(program())
+=======
+    if (settings === 'version') return say(`purserd ${versionText}`)
+>>>>>>> Stashed changes
     return settings
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
     console.error(`purserd: ${error.message}`)
+    await handover?.refuse(error.message)
     process.exit(exitUsage)
   }
 }

@@ -3,7 +3,8 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
-import { openApi } from './api/server.js'
+import { type Api, openApi } from './api/server.js'
+import type { UpgradeDeps } from './api/upgrade.js'
 import { registrySocket } from './bundledHost.js'
 import { systemClock } from './clock.js'
 import type { Settings } from './config.js'
@@ -36,17 +37,42 @@ export interface Supervisor {
   ready(withinMs: number): Promise<string[]>
   /** Containers go on. What is under way is finished first, within bounds. */
   close(): Promise<void>
+  /** Of the sockets that a successor serves on; the caller closes them. */
+  descriptors(): Promise<Descriptors>
+  /** As `close`, but clients wait for a successor: see handover/. Rejects, and goes on, when calls take too long. */
+  giveWay(patienceMs: number): Promise<GivenWay>
 }
 
-/**
- * Rejects when it cannot serve: another instance holds the root or the socket, history is illegal, a port is taken.
- * `host` is ended with it, however it ends.
- */
-export async function openSupervisor(
-  settings: Settings,
-  host: PluginHost | undefined,
-  log: Logger,
-): Promise<Supervisor> {
+/** The sockets that go on listening while one process follows another. */
+export interface Descriptors {
+  api: number
+  /** Undefined when there are no metrics. */
+  metrics: number | undefined
+}
+
+/** What is left of a supervisor that gave way: callers whose calls the next one answers. */
+export type GivenWay = Pick<Api, 'passTo' | 'passed'>
+
+/** For a supervisor that follows another. */
+export interface Succession {
+  descriptors: Descriptors
+  /** Where the one before asks for what it could not finish. */
+  path: string
+  /** Says that we serve on `path`; resolves when that was asked. */
+  served(): Promise<void>
+}
+
+export interface SupervisorParts {
+  /** Ended with the supervisor, however it ends. */
+  host: PluginHost | undefined
+  upgrade: UpgradeDeps['upgrade']
+  succession?: Succession
+  log: Logger
+}
+
+/** Rejects when it cannot serve: another instance holds the root or the socket, history is illegal, a port is taken. */
+export async function openSupervisor(settings: Settings, parts: SupervisorParts): Promise<Supervisor> {
+  const { host, log } = parts
   const closers: (() => Promise<void> | void)[] = []
   const opened = <T>(thing: T, close: (thing: T) => Promise<void> | void): T => {
     closers.push(() => close(thing))
@@ -57,7 +83,28 @@ export async function openSupervisor(
   }
   try {
     if (host) opened(host, host => host.stop())
-    return { close, ready: await open(settings, host, log, opened) }
+    const { api, metrics, ready } = await open(settings, parts, opened)
+    return {
+      ready,
+      async close() {
+        await api.close()
+        await close()
+      },
+      descriptors: async () => ({ api: await api.descriptor(), metrics: await metrics.descriptor() }),
+      async giveWay(patienceMs) {
+        const back = await api.descriptor()
+        try {
+          await api.calm(patienceMs)
+          log.info('giving way: clients wait for the next version')
+          await api.giveWay()
+        } catch (error) {
+          await api.comeBack(back)
+          throw error
+        }
+        await close()
+        return api
+      },
+    }
   } catch (error) {
     await close()
     throw error
@@ -66,12 +113,7 @@ export async function openSupervisor(
 
 type Opened = <T>(thing: T, close: (thing: T) => Promise<void> | void) => T
 
-async function open(
-  settings: Settings,
-  host: PluginHost | undefined,
-  log: Logger,
-  opened: Opened,
-): Promise<Supervisor['ready']> {
+async function open(settings: Settings, { host, log, upgrade, succession }: SupervisorParts, opened: Opened) {
   const { root, state } = settings
   await mkdir(root, { recursive: true, mode: 0o700 })
   await mkdir(state, { recursive: true, mode: 0o700 })
@@ -79,7 +121,10 @@ async function open(
   const journal = opened(await openJournal(settings, log), journal => journal.close())
   const store = opened(await Store.open(journal, log), store => store.close())
   const clock = systemClock()
-  const metrics = opened(await observe({ settings, version, journal, store, log }), metrics => metrics.close())
+  const metrics = opened(
+    await observe({ settings, version, journal, store, log, descriptor: succession?.descriptors.metrics }),
+    metrics => metrics.close(),
+  )
 
   const directory = opened(
     new PluginDirectory({ log, expected: bundledPlugins, onCall: metrics.pluginCall }),
@@ -130,11 +175,12 @@ async function open(
     blobs,
     directory,
     observe: metrics.apiCall,
+    upgrade,
+    takeOver: succession && { ...succession, descriptor: succession.descriptors.api },
     log,
   })
-  opened(api, api => api.close())
   metrics.watch({ directory, relay })
-  return withinMs => ready(directory, reconciliation, withinMs)
+  return { api, metrics, ready: (withinMs: number) => ready(directory, reconciliation, withinMs) }
 }
 
 /** A comparison takes that long only when a shim is silent; then it goes on beside everything else. */

@@ -13,6 +13,7 @@ import { ownDirectory } from './directory.js'
 import { EventLog } from './events.js'
 import { busyboxImage, type Image, writeArchive } from './image.js'
 import { bundlesBelow, leftovers, removeByForce, type Traces } from './machine.js'
+import { alive, gone, signal } from './process.js'
 import { type CallSettings, Rpc, type UnaryMethod } from './rpc.js'
 import { Arrivals, endWith, pause, type Scope, until, withDeadline } from './wait.js'
 
@@ -48,8 +49,8 @@ export class Host implements Places {
   readonly networkInterfaces: string[] = []
   readonly #ids: string[] = []
   readonly #running: Running[] = []
-  #process: ChildProcess | undefined
-  #ended: Promise<void> = Promise.resolve()
+  #process: Pick<ChildProcess, 'pid' | 'kill'> | undefined
+  #ended: () => Promise<void> = () => Promise.resolve()
 
   constructor(
     readonly directory: string,
@@ -92,7 +93,8 @@ export class Host implements Places {
       })
     })
     failed.catch(() => undefined)
-    this.#ended = new Promise(resolve => child.once('close', () => resolve()))
+    const closed = new Promise<void>(resolve => child.once('close', () => resolve()))
+    this.#ended = () => closed
     createInterface({ input: child.stderr }).on('line', line => this.log.push(parseLogLine(line)))
     const serving =
       servingLine === undefined
@@ -109,6 +111,20 @@ export class Host implements Places {
   /** SIGTERM, as a service manager stops it. */
   async stop(): Promise<void> {
     await this.#end('SIGTERM')
+  }
+
+  /** Another process has taken over from the one that was started: that one is meant from now on. */
+  succeededBy(pid: number): void {
+    const entry = alive(pid)
+    if (entry === undefined) throw new Error(`there is no process ${pid}`)
+    this.#process = {
+      pid,
+      kill: name => {
+        signal(entry, typeof name === 'string' ? name : 'SIGTERM')
+        return true
+      },
+    }
+    this.#ended = () => gone(entry)
   }
 
   async answers(): Promise<boolean> {
@@ -249,7 +265,7 @@ export class Host implements Places {
 
   async #end(signal: NodeJS.Signals): Promise<void> {
     this.#process?.kill(signal)
-    await withDeadline(this.#ended, 15_000, `${this.kind} to end after ${signal}:\n${this.logTail()}`)
+    await withDeadline(this.#ended(), 15_000, `${this.kind} to end after ${signal}:\n${this.logTail()}`)
     this.#process = undefined
   }
 }

@@ -61,7 +61,7 @@ export async function purser(scope: Scope, options: SupervisorOptions = {}): Pro
 }
 
 /** A program of dist/, found from wherever this code runs: from its source or bundled. */
-function builtProgram(name: string): string {
+export function builtProgram(name: string): string {
   for (let directory = dirname(fileURLToPath(import.meta.url)); directory !== '/'; directory = dirname(directory)) {
     const path = join(directory, 'dist', name)
     if (existsSync(path)) return path

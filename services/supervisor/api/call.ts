@@ -55,7 +55,7 @@ export function filtersOf(sources: readonly string[]): Filter {
 const isFilterError = (error: unknown): error is FilterError => error instanceof Error && error.name === 'FilterError'
 
 /** The listener names the peer as `pid=1,uid=0,gid=0`, followed by grpc-js's `:port`. */
-function actorOf(peer: string): Actor {
+export function actorOf(peer: string): Actor {
   const match = /^pid=(\d+),uid=(\d+),gid=(\d+)/.exec(peer)
   return { pid: Number(match?.[1] ?? 0), uid: Number(match?.[2] ?? 0), gid: Number(match?.[3] ?? 0), name: '' }
 }

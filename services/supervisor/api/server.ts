@@ -1,7 +1,9 @@
 // The socket where clients connect: every service of the API behind one listener.
-import { Server } from '@grpc/grpc-js'
+import { rm } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Client, credentials, Server } from '@grpc/grpc-js'
 import type { Logger } from 'pino'
-import { failedPrecondition } from '../../../plugins/kit/errors.js'
+import { Code, failedPrecondition, StatusError } from '../../../plugins/kit/errors.js'
 import { listen } from '../../../plugins/kit/listen.js'
 import { messageLimits, raw } from '../../../plugins/kit/serve.js'
 import { ContentService } from '../../../proto/gen/containerd/services/content/v1/content.js'
@@ -27,6 +29,8 @@ import type { ObserveCall } from './observe.js'
 import { addServices, type Service } from './services.js'
 import { snapshotsService } from './snapshots.js'
 import { tasksService } from './tasks.js'
+import { Traffic } from './traffic.js'
+import type { UpgradeDeps } from './upgrade.js'
 
 export interface ApiDeps {
   address: string
@@ -41,19 +45,54 @@ export interface ApiDeps {
   blobs: Blobs
   directory: PluginDirectory
   observe: ObserveCall
+  upgrade: UpgradeDeps['upgrade']
+  /** When another process has served the address until now. */
+  takeOver: TakeOver | undefined
   log: Logger
+}
+
+/** What one process leaves to the next that serves the same address. */
+export interface TakeOver {
+  /** The address' socket, which listens. */
+  descriptor: number
+  /** A socket of our own: there the one before asks again for the calls that it could not finish. */
+  path: string
+  /** Says that we serve on `path`; resolves when all of those were heard, so that others may be let in. */
+  served(): Promise<void>
 }
 
 export interface Api {
   /** Subscribers are told to come back; calls under way get a moment to finish. */
   close(): Promise<void>
+  /** A descriptor of the address' socket; the caller closes it. */
+  descriptor(): Promise<number>
+  /** Resolves when there is no long call; rejects with FAILED_PRECONDITION when there is one for too long. */
+  calm(patienceMs: number): Promise<void>
+  /**
+   * Lets nobody in any more, and asks clients to connect anew: they wait at the address for who serves it next.
+   * Resolves when nothing is under way that needs this process; rejects with FAILED_PRECONDITION when that takes long.
+   */
+  giveWay(): Promise<void>
+  /** Takes back a way that was given; `descriptor` is the address' socket. */
+  comeBack(descriptor: number): Promise<void>
+  /** Whoever serves `path` answers what could not be finished here. May be called again, with another path. */
+  passTo(path: string): Promise<void>
+  /** The successor is there for good. Resolves when the last call that it answers through us is over. */
+  passed(): Promise<void>
 }
 
 const graceMs = 5_000
+/** While a process gives way, clients wait that long at most: theirs may be a deadline of some seconds. */
+const giveWayMs = 4_000
+/** Calls that may last minutes are waited for before anybody is kept waiting. */
+const longCalls = /^(Content\/Write|Diff\/)/
+/** A connection that a client keeps in spite of being asked to come anew. */
+const farewellMs = 3_600_000
 
 /** Rejects with SocketInUse when another process serves the address. */
 export async function openApi(deps: ApiDeps): Promise<Api> {
   const stopping = new AbortController()
+  const traffic = new Traffic()
   const server = new Server({ ...messageLimits, 'grpc.enable_channelz': 0 })
   const common = {
     ...deps,
@@ -62,15 +101,53 @@ export async function openApi(deps: ApiDeps): Promise<Api> {
     revision,
     stopping: stopping.signal,
     serving: () => !stopping.signal.aborted,
+    traffic,
   }
   addServices(server, common, pluginServices(deps))
-  const listener = await listen(server, deps.address, { mode: 0o660, admit: () => true })
+  const { takeOver } = deps
+  const own = takeOver && (await listen(server, takeOver.path, { mode: 0o600, admit: () => true }))
+  await takeOver?.served()
+  if (takeOver) await rm(takeOver.path, { force: true }) // who had to come is connected
+  const open = { mode: 0o660, admit: () => true }
+  let listener = await listen(server, deps.address, { ...open, ...(takeOver && { descriptor: takeOver.descriptor }) })
+  let successor: Client | undefined
   return {
     async close() {
       stopping.abort()
-      await listener.close(graceMs)
+      await Promise.all([own?.close(graceMs), listener.close(graceMs)])
+    },
+    descriptor: () => listener.descriptor(),
+    async calm(patienceMs) {
+      if (!(await traffic.idle(patienceMs, longCalls))) throw stillUnderWay(traffic.underWay(longCalls))
+    },
+    async giveWay() {
+      own?.yield(farewellMs)
+      listener.yield(farewellMs)
+      if (!(await traffic.idle(giveWayMs))) throw stillUnderWay(traffic.underWay())
+    },
+    async comeBack(descriptor) {
+      listener = await listen(server, deps.address, { ...open, descriptor })
+    },
+    async passTo(path) {
+      successor?.close()
+      successor = new Client(`unix://${path}`, credentials.createInsecure(), messageLimits)
+      stopping.abort()
+      await traffic.passTo(successor)
+    },
+    async passed() {
+      traffic.passed = true
+      await traffic.over()
+      // What was said last is on its way to clients, who then close their connections.
+      await Promise.race([Promise.all([listener.left(), own?.left()]), sleep(graceMs)])
     },
   }
+}
+
+function stillUnderWay(calls: string[]): StatusError {
+  return new StatusError(
+    Code.FAILED_PRECONDITION,
+    `calls are under way that need this process: ${calls.join(', ')}: wait for them to end, then ask again`,
+  )
 }
 
 /** The services behind which plugins work. */

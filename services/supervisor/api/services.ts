@@ -10,6 +10,7 @@ import { LeasesService } from '../../../proto/gen/containerd/services/leases/v1/
 import { NamespacesService } from '../../../proto/gen/containerd/services/namespaces/v1/namespace.js'
 import { VersionService } from '../../../proto/gen/containerd/services/version/v1/version.js'
 import { HealthService } from '../../../proto/gen/grpc/health/v1/health.js'
+import { UpgradeService } from '../../../proto/gen/purser/upgrade/v1/upgrade.js'
 import type { ContainersDeps } from './containers.js'
 import { containersService } from './containers.js'
 import { type EventsDeps, eventsService } from './events.js'
@@ -20,6 +21,8 @@ import { leasesService } from './leases.js'
 import { namespacesService } from './namespaces.js'
 import { type ObserveCall, observed } from './observe.js'
 import { Repeats, type RepeatsDeps } from './repeats.js'
+import type { Traffic } from './traffic.js'
+import { type UpgradeDeps, upgradeService } from './upgrade.js'
 import { type VersionDeps, versionService } from './version.js'
 
 export type Service = PluginService
@@ -28,10 +31,12 @@ export type ServicesDeps = ContainersDeps &
   RepeatsDeps &
   EventsDeps &
   VersionDeps &
+  UpgradeDeps &
   Omit<IntrospectionDeps, 'services'> &
   Omit<HealthDeps, 'services'> & {
     /** Hears of every finished call; for metrics. */
     observe: ObserveCall
+    traffic: Traffic
   }
 
 /** `others` are the services that need plugins: tasks, content, snapshots, diff. */
@@ -49,6 +54,7 @@ export function addServices(server: Server, deps: ServicesDeps, others: readonly
   const ids = [...names.map(containerdId), 'healthcheck'].sort()
   const about: Service[] = [
     { definition: IntrospectionService, implementation: introspectionService({ ...deps, services: ids }) },
+    { definition: UpgradeService, implementation: upgradeService(deps) },
     { definition: HealthService, implementation: healthService({ ...deps, services: names }) },
   ]
   const observe: ObserveCall = call => {
@@ -57,7 +63,10 @@ export function addServices(server: Server, deps: ServicesDeps, others: readonly
   }
   const repeats = new Repeats(deps)
   for (const { definition, implementation } of [...stored, ...about]) {
-    server.addService(definition, observed(definition, repeats.guard(definition, implementation), observe))
+    server.addService(
+      definition,
+      observed(definition, deps.traffic.watch(definition, repeats.guard(definition, implementation)), observe),
+    )
   }
 }
 

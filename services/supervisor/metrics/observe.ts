@@ -16,6 +16,8 @@ export interface Observation {
   pluginCall: CallObserver
   /** Said once, when everything is open: from then on /healthz tells of it. */
   watch(parts: Watched): void
+  /** Of the endpoint's socket; the caller closes it. Undefined when there is none. */
+  descriptor(): Promise<number | undefined>
   close(): Promise<void>
 }
 
@@ -30,10 +32,19 @@ export interface ObservationDeps {
   journal: Journal
   store: Store
   log: Logger
+  /** The endpoint's socket, when a process before us has listened on it. */
+  descriptor?: number | undefined
 }
 
 /** Without `--metrics` nothing is counted and nothing is loaded. Rejects when the port cannot be had. */
-export async function observe({ settings, version, journal, store, log }: ObservationDeps): Promise<Observation> {
+export async function observe({
+  settings,
+  version,
+  journal,
+  store,
+  log,
+  descriptor,
+}: ObservationDeps): Promise<Observation> {
   if (!settings.metrics) return silent
   const metrics = createMetrics({ version })
   const watched: Partial<Watched> = {}
@@ -50,6 +61,7 @@ export async function observe({ settings, version, journal, store, log }: Observ
   })
   const server = await serveMetrics({
     ...settings.metrics,
+    descriptor,
     metrics,
     health: () => complaints(journal, watched.directory?.list()),
     log,
@@ -59,6 +71,7 @@ export async function observe({ settings, version, journal, store, log }: Observ
     apiCall: metrics.request.bind(metrics),
     pluginCall: call => metrics.pluginCall({ ...call, code: Code[call.code] ?? String(call.code) }),
     watch: parts => void Object.assign(watched, parts),
+    descriptor: () => server.descriptor(),
     async close() {
       stopFlushes()
       stopEvents()
@@ -67,7 +80,16 @@ export async function observe({ settings, version, journal, store, log }: Observ
   }
 }
 
-const silent: Observation = { phase() {}, apiCall() {}, pluginCall() {}, watch() {}, async close() {} }
+const silent: Observation = {
+  phase() {},
+  apiCall() {},
+  pluginCall() {},
+  watch() {},
+  async descriptor() {
+    return undefined
+  },
+  async close() {},
+}
 
 function tasksByState(store: Store): Map<string, number> {
   const counts = new Map<string, number>()

@@ -7,6 +7,8 @@ export interface MetricsServerOptions {
   host: string
   /** 0 for any free one. */
   port: number
+  /** A socket that listens there already. */
+  descriptor?: number | undefined
   metrics: { readonly contentType: string; text(): Promise<string> }
   /** Sentences about what is wrong; none when all is well. */
   health(): string[]
@@ -16,6 +18,8 @@ export interface MetricsServerOptions {
 export interface MetricsServer {
   readonly host: string
   readonly port: number
+  /** Another descriptor of the listening socket, for a successor; the caller closes it. */
+  descriptor(): Promise<number>
   close(): Promise<void>
 }
 
@@ -35,14 +39,15 @@ export async function serveMetrics(options: MetricsServerOptions): Promise<Metri
     (request, response) => void answer(request, response, options),
   )
   server.maxConnections = connectionsMax
-  server.listen(port, host)
+  if (options.descriptor === undefined) server.listen(port, host)
+  else server.listen({ fd: options.descriptor })
   try {
     await once(server, 'listening')
   } catch (error) {
     throw new Error(refusal(error, host, port), { cause: error })
   }
   server.on('error', error => log.warn({ err: error }, 'the metrics endpoint could not take a connection'))
-  return { host, port: portOf(server), close: () => close(server) }
+  return { host, port: portOf(server), descriptor: () => descriptorOf(server), close: () => close(server) }
 }
 
 async function answer(
@@ -83,6 +88,11 @@ function send(response: ServerResponse, status: number, contentType: string, bod
     'X-Content-Type-Options': 'nosniff',
   }
   response.writeHead(status, headers).end(body)
+}
+
+async function descriptorOf(server: Server): Promise<number> {
+  const { duplicateListener } = await import('../../../plugins/kit/listen.js')
+  return duplicateListener(server)
 }
 
 function portOf(server: Server): number {
