@@ -8,7 +8,7 @@ import { Emissions } from './effects/emissions.js'
 import { Execs } from './effects/execs.js'
 import { Ledger } from './effects/ledger.js'
 import { Networks } from './effects/networks.js'
-import { Busy, performer } from './effects/perform.js'
+import { Busy, performer, Recovering } from './effects/perform.js'
 import type { ContentCalls, NetworkCalls, RuntimeCalls, SnapshotterCalls } from './effects/ports.js'
 import { NetworkRecovery } from './effects/recovery/networks.js'
 import { TaskRecovery } from './effects/recovery/tasks.js'
@@ -53,29 +53,36 @@ export async function openCore(deps: CoreDeps): Promise<Core> {
   const runner = new Runner(store, journal, clock)
   const heavy = new HeavyParts(journal)
   const busy = new Busy()
-  const networks = new Networks(runner, store, calls.network, log)
+  const recovering = new Recovering()
+  // The process managers are made first; what recovery compares them with comes after.
+  const reconciliations: Reconciliation[] = []
+  const askAgain = (kind: 'runtime' | 'network') => {
+    for (const reconciliation of reconciliations) reconciliation.again(kind)
+  }
+  const networks = new Networks(runner, store, calls.network, log, askAgain)
   const snapshots = new Snapshots(runner, store, calls.snapshotter, log)
   const blobs = new Blobs(store, calls.content, log)
   const readHeavy = heavy.read.bind(heavy)
-  const tasks = new Tasks(runner, store, calls.runtime, networks, readHeavy, log, deps.observe)
-  const execs = new Execs(runner, calls.runtime, readHeavy, log)
-  runner.performWith(performer({ tasks, execs, networks, snapshots, blobs }, busy))
+  const tasks = new Tasks(runner, store, calls.runtime, networks, readHeavy, log, deps.observe, askAgain)
+  const execs = new Execs(runner, calls.runtime, readHeavy, log, askAgain)
+  runner.performWith(performer({ tasks, execs, networks, snapshots, blobs }, busy, recovering))
 
   const ledger = new Ledger(runner, store, new Emissions(runner, store, log), log)
   await ledger.loseAll('the supervisor was restarted')
   const recovery = {
-    tasks: new TaskRecovery(runner, store, calls.runtime, networks, busy, clock, log),
-    networks: new NetworkRecovery(store, calls.network, networks, busy, log),
+    tasks: new TaskRecovery(runner, store, calls.runtime, networks, busy, recovering, clock, log),
+    networks: new NetworkRecovery(store, calls.network, networks, busy, recovering, log),
     snapshots,
     blobs,
     listSnapshots,
     listBlobs,
   }
   const reconciliation = reconcileOnReady(store, recovery, log)
+  reconciliations.push(reconciliation)
   const close = () => {
     reconciliation.stop()
+    ledger.close()
     snapshots.close()
-    networks.close()
   }
   return { runner, heavy, snapshots, blobs, ledger, reconciliation, close }
 }

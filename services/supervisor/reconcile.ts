@@ -2,6 +2,7 @@
 import type { Logger } from 'pino'
 import type { Info } from '../../proto/gen/containerd/services/content/v1/content.js'
 import type { Blobs } from './effects/blobs.js'
+import type { PluginName } from './effects/emissions.js'
 import type { NetworkRecovery } from './effects/recovery/networks.js'
 import type { TaskRecovery } from './effects/recovery/tasks.js'
 import type { Snapshots } from './effects/snapshots.js'
@@ -20,45 +21,129 @@ export interface Reconciled {
 export interface Reconciliation {
   /** Resolves when no comparison is under way. */
   settled(): Promise<void>
+  /** Something of this kind is open that its plugin alone can tell: it is asked soon. */
+  again(kind: string): void
   stop(): void
 }
 
+/** How long until what could not be settled is looked at again. */
+const pauseMinMs = 500
+const pauseMaxMs = 30_000
+
 /**
- * Begins to watch; each (re)registration of a plugin has its part looked at again. Registering is itself a fact, so
- * nothing is compared while the journal takes no writes: above all not with a damaged one, whose fold may lack what
- * the damage hides, and what it lacks would be taken for an orphan.
+ * Begins to watch: whenever a plugin has (re)registered, its part is compared, and again until nothing is left open.
+ * Registering is itself a fact, so nothing is compared while the journal takes no writes: above all not with a damaged
+ * one, whose fold may lack what the damage hides, and what it lacks would be taken for an orphan.
  */
 export function reconcileOnReady(store: Store, parts: Reconciled, log: Logger): Reconciliation {
-  const underWay = new Set<Promise<void>>()
-  const compare = async (kind: string, id: string) => {
-    const begun = performance.now()
-    try {
-      await partOf(parts, kind, id)
-      log.info({ kind, id, ms: Math.round(performance.now() - begun) }, 'reconciled with the plugin')
-    } catch (error) {
-      log.error({ kind, id, err: error }, 'could not reconcile with the plugin; tried again when it registers again')
-    }
+  const watched = new Map<string, Part>()
+  const part = (kind: string, id: string) => {
+    const known =
+      watched.get(`${kind}/${id}`) ??
+      new Part({ kind, id, store, log, compare: () => partOf(parts, kind, id) })
+    watched.set(`${kind}/${id}`, known)
+    return known
   }
-  const stop = store.subscribe(({ event }) => {
-    if (event.type !== 'PluginReady') return
-    const comparison = compare(event.kind, event.id).finally(() => underWay.delete(comparison))
-    underWay.add(comparison)
+  const stopListening = store.subscribe(({ event }) => {
+    if (event.type === 'PluginReady') part(event.kind, event.id).begin()
   })
-  return { stop, settled: async () => void (await Promise.all(underWay)) }
+  return {
+    settled: async () => void (await Promise.all([...watched.values()].map(({ running }) => running))),
+    again: kind => {
+      for (const part of watched.values()) if (part.options.kind === kind) part.later()
+    },
+    stop: () => {
+      stopListening()
+      for (const part of watched.values()) part.stop()
+    },
+  }
 }
 
-async function partOf(parts: Reconciled, kind: string, id: string): Promise<void> {
+interface PartOptions extends PluginName {
+  store: Store
+  log: Logger
+  /** Answers whether nothing is left open. */
+  compare(): Promise<boolean>
+}
+
+/** What one plugin knows, compared again and again until nothing is open; one comparison at a time. */
+class Part {
+  running: Promise<void> | undefined
+  private isAskedFor = false
+  private isStopped = false
+  private pauseMs = pauseMinMs
+  private timer: NodeJS.Timeout | undefined
+
+  constructor(readonly options: PartOptions) {}
+
+  begin(): void {
+    clearTimeout(this.timer)
+    this.timer = undefined
+    this.pauseMs = pauseMinMs
+    if (this.running) this.isAskedFor = true
+    else this.run()
+  }
+
+  later(): void {
+    if (this.running) this.isAskedFor = true
+    else if (!this.timer) this.schedule()
+  }
+
+  stop(): void {
+    this.isStopped = true
+    clearTimeout(this.timer)
+  }
+
+  private run(): void {
+    this.isAskedFor = false
+    this.running = this.compare().then(isDone => {
+      this.running = undefined
+      if (isDone) this.pauseMs = pauseMinMs
+      if (!isDone || this.isAskedFor) this.schedule()
+    })
+  }
+
+  private schedule(): void {
+    if (this.isStopped) return
+    this.timer = setTimeout(() => {
+      this.timer = undefined
+      const { store, kind, id } = this.options
+      // One that is away is asked when it is back.
+      if (store.world.plugin(kind, id).state === 'ready') this.run()
+    }, this.pauseMs).unref()
+    this.pauseMs = Math.min(2 * this.pauseMs, pauseMaxMs)
+  }
+
+  private async compare(): Promise<boolean> {
+    const { kind, id, log, compare } = this.options
+    const begun = performance.now()
+    try {
+      const isDone = await compare()
+      const ms = Math.round(performance.now() - begun)
+      if (isDone) log.info({ kind, id, ms }, 'reconciled with the plugin')
+      else log.info({ kind, id, ms }, 'not everything could be reconciled with the plugin: it is tried again')
+      return isDone
+    } catch (error) {
+      log.warn({ kind, id, err: error }, 'could not reconcile with the plugin; it is tried again')
+      return false
+    }
+  }
+}
+
+async function partOf(parts: Reconciled, kind: string, id: string): Promise<boolean> {
   switch (kind) {
     case 'runtime':
       return parts.tasks.run()
     case 'network':
       return parts.networks.run()
     case 'snapshotter':
-      return parts.snapshots.reconcile(id, await parts.listSnapshots(id))
+      await parts.snapshots.reconcile(id, await parts.listSnapshots(id))
+      return true
     case 'content':
-      return reconcileBlobs(parts)
+      await reconcileBlobs(parts)
+      return true
     default:
-      return
+      return true
   }
 }
 

@@ -151,7 +151,7 @@ export class Runner {
         causation,
         correlation,
         timeUnixNano: this.clock.now(),
-        mayUseReserve: facts.every(({ event }) => freesSpace(event)),
+        mayUseReserve: facts.some(({ event }) => freesSpace(event)),
       })
       if (once) once.taken = true
       return last
@@ -172,7 +172,8 @@ export class Runner {
 }
 
 /**
- * Ends and removals may use the reserve of a full disk: they make room, and an exit that happened must be recorded.
+ * Ends and removals may use the reserve of a full disk, with what goes along with them: they make room, and an exit that
+ * happened must be recorded, its start included.
  * So may plugins that come and go, without which nothing could be removed.
  */
 function freesSpace({ type }: DomainEvent): boolean {

@@ -19,6 +19,15 @@ class File {
     return this.bytes.subarray(0, this.length)
   }
 
+  /** A write that is durable when it ends, also where changes before it are not. */
+  putDurably(bytes: Uint8Array, position: number): void {
+    this.put(bytes, position)
+    if (!this.durable) return
+    const size = Math.max(this.durable.length, position + bytes.length)
+    this.durable = Buffer.concat([this.durable], size)
+    this.durable.set(bytes, position)
+  }
+
   put(bytes: Uint8Array, position: number): void {
     this.resize(Math.max(this.length, position + bytes.length))
     this.bytes.set(bytes, position)
@@ -129,21 +138,26 @@ export class SimulatedDisk implements Disk {
       if (taken === 0) throw systemError('ENOSPC')
       return this.write(file, bytes.subarray(0, taken), position, synchronous)
     }
+    const put = (some: Buffer) => {
+      if (synchronous) file.putDurably(some, position)
+      else {
+        file.keep()
+        file.put(some, position)
+      }
+    }
     const mark = {}
     this.underWay.set(mark, () => {
       const part = bytes.subarray(0, this.chance.below(bytes.length + 1))
-      if (!synchronous) file.keep()
-      file.put(part, position)
+      put(part)
     })
     await this.takes(synchronous ? 120 : 10, 'disk write')
     this.underWay.delete(mark)
     if (this.failing) {
       this.failing = false
-      file.put(bytes.subarray(0, this.chance.below(bytes.length + 1)), position)
+      put(bytes.subarray(0, this.chance.below(bytes.length + 1)))
       throw systemError('EIO')
     }
-    if (!synchronous) file.keep()
-    file.put(bytes, position)
+    put(bytes)
     return bytes.length
   }
 

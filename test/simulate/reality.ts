@@ -134,9 +134,14 @@ export class Shims {
   /** A shim is killed, and its container with it. */
   killShim(shim: Shim): void {
     if (shim.dead) return
-    for (const execId of shim.execs.keys()) this.end(shim, execId, 137)
     this.end(shim, '', 137)
     shim.dead = true
+  }
+
+  /** The machine starts anew: nothing that ran is there, and nobody tells how it ended. */
+  forget(): void {
+    for (const shim of [...this.shims.values()]) this.remove(shim)
+    this.untold.clear()
   }
 
   private end(shim: Shim, execId: string, exitStatus: number): void {
@@ -146,7 +151,9 @@ export class Shims {
     process.status = Status.STOPPED
     process.exitStatus = exitStatus
     process.exitedAt = { seconds: BigInt(Math.floor(now / 1000)), nanos: (now % 1000) * 1_000_000 }
-    if (execId === '') for (const other of shim.execs.keys()) this.end(shim, other, 137)
+    // Added processes end with it; of those that were never started nothing is told.
+    if (execId === '')
+      for (const [other, { status }] of shim.execs) if (status === Status.RUNNING) this.end(shim, other, 137)
     const { namespace, id } = shim
     const exit = { emission: `${namespace}/${id}/${execId}/${process.pid}`, namespace, id, execId, process }
     this.untold.set(exit.emission, exit)

@@ -56,6 +56,7 @@ class Simulation {
   private wrong: string | undefined
   private storming = true
   private faults = 0
+  private records = 0
   private lives = 0
 
   constructor(private readonly options: SimulationOptions) {
@@ -95,7 +96,7 @@ class Simulation {
       process.off('unhandledRejection', rejected)
     }
     const { steps, hash } = this.time
-    const records = Number(this.supervisor?.journal.last() ?? 0n)
+    const { records } = this
     const { made: wishes, granted } = this.clients
     return { seed: this.options.seed, steps, hash, wishes, granted, faults: this.faults, records, wrong: this.wrong }
   }
@@ -128,7 +129,11 @@ class Simulation {
     supervisor.crash()
     if (power) this.disk.cutPower()
     else this.disk.crash()
-    this.time.after(this.chance.delay(5_000), this.operator, 'host follows the supervisor', () => this.host.die())
+    if (power) {
+      this.host.die()
+      this.host.shims.forget()
+    } else
+      this.time.after(this.chance.delay(5_000), this.operator, 'host follows the supervisor', () => this.host.die())
     this.time.after(this.chance.delay(100_000), this.operator, 'operator starts', () => this.start())
   }
 
@@ -242,6 +247,7 @@ class Simulation {
   private async compare(model: Model, state: Uint8Array): Promise<void> {
     const { journal, store } = await Supervisor.openStore(this.disk, this.log)
     for await (const record of journal.read(1n)) model.take(record)
+    this.records = Number(model.sequence)
     if (!Buffer.from(encodeWorld(store.world)).equals(state))
       this.fail('the journal folds to another state than the one that was served')
     const differences = model.differences(store.world)

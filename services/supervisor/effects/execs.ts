@@ -1,5 +1,6 @@
 // What an exec's intents ask for.
 import type { Logger } from 'pino'
+import { Code, toStatusError } from '../../../plugins/kit/errors.js'
 import { isRefusal } from '../domain/decision.js'
 import { stepExec } from '../domain/exec/decide.js'
 import type {
@@ -11,8 +12,9 @@ import type {
 } from '../domain/exec/events.js'
 import { containerStream } from '../domain/streams.js'
 import type { Intent, Runner } from '../runner.js'
+import { type AskAgain, settle } from './answers.js'
 import type { ReadHeavy, RuntimeCalls } from './ports.js'
-import { answerTo, messageOf } from './supervisor.js'
+import { answerTo } from './supervisor.js'
 import { startDeadlineMs } from './tasks.js'
 
 export class Execs {
@@ -21,56 +23,59 @@ export class Execs {
     private readonly runtime: RuntimeCalls,
     private readonly readHeavy: ReadHeavy,
     private readonly log: Logger,
+    private readonly askAgain: AskAgain,
   ) {}
 
   async add(intent: Intent, event: ExecRequested): Promise<void> {
     const { namespace, sequence } = intent
     const { containerId: id, execId, stdio } = event
-    try {
-      const spec = await this.readHeavy({ ...event.spec, sequence: String(sequence) })
-      await this.runtime.exec({
-        namespace,
-        id,
-        execId,
-        stdin: stdio.stdin,
-        stdout: stdio.stdout,
-        stderr: stdio.stderr,
-        terminal: stdio.terminal,
-        spec,
-      })
-    } catch (error) {
-      await this.attempt(intent, { type: 'ExecAddFailed', containerId: id, execId, reason: messageOf(error) })
-      throw error
-    }
-    await this.attempt(intent, { type: 'ExecAdded', containerId: id, execId })
+    const of = { containerId: id, execId }
+    await this.settle({
+      call: async () => {
+        const spec = await this.readHeavy({ ...event.spec, sequence: String(sequence) })
+        const { stdin, stdout, stderr, terminal } = stdio
+        await this.runtime.exec({ namespace, id, execId, stdin, stdout, stderr, terminal, spec })
+      },
+      succeeded: () => this.attempt(intent, { type: 'ExecAdded', ...of }),
+      failed: reason => this.attempt(intent, { type: 'ExecAddFailed', ...of, reason }),
+    })
   }
 
   async start(intent: Intent, { containerId, execId }: ExecStartRequested): Promise<void> {
-    try {
-      const { pid } = await this.runtime.start(
-        { namespace: intent.namespace, id: containerId, execId },
-        { deadlineMs: startDeadlineMs },
-      )
+    const of = { containerId, execId }
+    const request = { namespace: intent.namespace, id: containerId, execId }
+    await this.settle({
+      call: () => this.runtime.start(request, { deadlineMs: startDeadlineMs }),
       // Its exit may have been told first; the start was then recorded with it.
-      await this.attempt(intent, { type: 'ExecStarted', containerId, execId, pid })
-    } catch (error) {
-      await this.attempt(intent, { type: 'ExecStartFailed', containerId, execId, reason: messageOf(error) })
-      throw error
-    }
+      succeeded: ({ pid }) => this.attempt(intent, { type: 'ExecStarted', ...of, pid }),
+      failed: reason => this.attempt(intent, { type: 'ExecStartFailed', ...of, reason }),
+    })
   }
 
   async signal({ namespace }: Intent, { containerId: id, execId, signal }: ExecSignalled): Promise<void> {
     await this.runtime.kill({ namespace, id, execId, signal, all: false })
   }
 
-  async delete(intent: Intent, { containerId: id, execId }: ExecDeleteRequested): Promise<void> {
+  async delete(intent: Intent, { containerId, execId }: ExecDeleteRequested): Promise<void> {
+    const of = { containerId, execId }
+    await this.settle({
+      call: () => this.deleteProcess(intent.namespace, containerId, execId),
+      succeeded: () => this.attempt(intent, { type: 'ExecDeleted', ...of }),
+      failed: reason => this.attempt(intent, { type: 'ExecDeleteFailed', ...of, reason }),
+    })
+  }
+
+  private settle<Answer>(steps: Parameters<typeof settle<Answer>>[1]): Promise<void> {
+    return settle(() => this.askAgain('runtime'), steps)
+  }
+
+  /** One that the runtime does not know is deleted. */
+  private async deleteProcess(namespace: string, id: string, execId: string): Promise<void> {
     try {
-      await this.runtime.delete({ namespace: intent.namespace, id, execId })
+      await this.runtime.delete({ namespace, id, execId })
     } catch (error) {
-      await this.attempt(intent, { type: 'ExecDeleteFailed', containerId: id, execId, reason: messageOf(error) })
-      throw error
+      if (toStatusError(error).code !== Code.NOT_FOUND) throw error
     }
-    await this.attempt(intent, { type: 'ExecDeleted', containerId: id, execId })
   }
 
   /** The task may be gone meanwhile, and the exec with it: then there is nothing left to record. */

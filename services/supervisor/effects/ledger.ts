@@ -2,8 +2,7 @@
 import type { Logger } from 'pino'
 import { Code, StatusError } from '../../../plugins/kit/errors.js'
 import type { Emit } from '../../../proto/gen/purser/plugins/v1/registry.js'
-import type { Decision } from '../domain/decision.js'
-import { type Plugin, stepPlugin } from '../domain/plugin/decide.js'
+import { stepPlugin } from '../domain/plugin/decide.js'
 import type { PluginEvent } from '../domain/plugin/events.js'
 import { pluginStream } from '../domain/streams.js'
 import type { Sequence } from '../journal/journal.js'
@@ -18,9 +17,15 @@ export interface RegistrationFacts extends PluginName {
   capabilities: readonly string[]
 }
 
+/** How often what could not be recorded is tried again. */
+const retryMs = 1000
+
 export class Ledger {
-  /** Of registrations that a journal without writes could not take. */
-  private unrecorded = 0
+  /** By plugin: the epoch that it was given last, recorded or not. */
+  private readonly epochs = new Map<string, number>()
+  /** By plugin: what a journal without writes could not take. Until it is recorded, nothing is reconciled with it. */
+  private readonly late = new Map<string, PluginEvent[]>()
+  private retry: NodeJS.Timeout | undefined
 
   constructor(
     private readonly runner: Runner,
@@ -31,12 +36,10 @@ export class Ledger {
 
   /** Answers the epoch: how often this plugin has registered, this time included. */
   async registered({ kind, id, version, endpoint, capabilities }: RegistrationFacts): Promise<bigint> {
-    const known = this.store.world.plugin(kind, id).facts.epoch
-    let epoch = known + ++this.unrecorded
-    await this.record(kind, id, plugin => {
-      epoch = plugin.facts.epoch + 1
-      return stepPlugin(plugin, { type: 'PluginRegistered', kind, id, version, endpoint, capabilities, epoch })
-    })
+    const recorded = this.store.world.plugin(kind, id).facts.epoch
+    const epoch = Math.max(recorded, this.epochs.get(`${kind}/${id}`) ?? 0) + 1
+    this.epochs.set(`${kind}/${id}`, epoch)
+    await this.step({ type: 'PluginRegistered', kind, id, version, endpoint, capabilities, epoch })
     return BigInt(epoch)
   }
 
@@ -73,21 +76,60 @@ export class Ledger {
     )
   }
 
-  private step(event: PluginEvent): Promise<void> {
-    return this.record(event.kind, event.id, plugin => stepPlugin(plugin, event))
+  close(): void {
+    clearTimeout(this.retry)
   }
 
-  /** Plugins serve also while the journal takes no writes: running containers need them. */
-  private async record(kind: string, id: string, decide: (plugin: Plugin) => Decision): Promise<void> {
+  /** Plugins serve also while the journal takes no writes: running containers need them. It is recorded afterwards. */
+  private async step(event: PluginEvent): Promise<void> {
+    const { kind, id } = event
+    const late = this.late.get(`${kind}/${id}`)
+    if (late) {
+      late.push(event)
+      return
+    }
     try {
-      await this.runner.run(ownCause('registration', `${kind}/${id}`), pluginStream(kind, id), world =>
-        decide(world.plugin(kind, id)),
-      )
+      await this.record(event)
     } catch (error) {
-      const isRefusedWrite =
-        error instanceof StatusError && (error.code === Code.UNAVAILABLE || error.code === Code.RESOURCE_EXHAUSTED)
-      if (!isRefusedWrite) throw error
-      this.log.warn({ kind, id, reason: error.details }, 'the coming or going of a plugin could not be recorded')
+      if (!isRefusedWrite(error)) throw error
+      this.log.warn({ kind, id, reason: error.details }, 'the coming or going of a plugin is recorded later')
+      this.late.set(`${kind}/${id}`, [...(this.late.get(`${kind}/${id}`) ?? []), event])
+      this.retryLater()
     }
   }
+
+  private retryLater(): void {
+    this.retry ??= setTimeout(() => {
+      this.retry = undefined
+      void Promise.all([...this.late.keys()].map(plugin => this.catchUp(plugin))).then(() => {
+        if (this.late.size > 0) this.retryLater()
+      })
+    }, retryMs).unref()
+  }
+
+  /** In the order in which it happened; what came meanwhile is behind it. */
+  private async catchUp(plugin: string): Promise<void> {
+    const late = this.late.get(plugin) ?? []
+    try {
+      for (let event = late[0]; event; event = late[0]) {
+        await this.record(event)
+        late.shift()
+      }
+      this.late.delete(plugin)
+    } catch (error) {
+      if (!isRefusedWrite(error))
+        this.log.error({ err: error, plugin }, 'the coming or going of a plugin is not recorded')
+    }
+  }
+
+  private async record(event: PluginEvent): Promise<void> {
+    const { kind, id } = event
+    await this.runner.run(ownCause('registration', `${kind}/${id}`), pluginStream(kind, id), world =>
+      stepPlugin(world.plugin(kind, id), event),
+    )
+  }
+}
+
+function isRefusedWrite(error: unknown): error is StatusError {
+  return error instanceof StatusError && (error.code === Code.UNAVAILABLE || error.code === Code.RESOURCE_EXHAUSTED)
 }

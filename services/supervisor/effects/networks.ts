@@ -1,15 +1,16 @@
 // A container's network: attached before its task is created, detached before the task counts as deleted.
 import type { Logger } from 'pino'
 import { updateContainer } from '../domain/container/decide.js'
-import { isRefusal } from '../domain/decision.js'
+import { accept, isRefusal } from '../domain/decision.js'
 import { stepNetwork } from '../domain/network/decide.js'
 import type { NetworkAttachRequested, NetworkDetachRequested, NetworkEvent } from '../domain/network/events.js'
 import { containerStream } from '../domain/streams.js'
 import type { Labels } from '../domain/values.js'
 import type { Cause, Intent, Runner } from '../runner.js'
 import type { Store } from '../state/store.js'
+import { type AskAgain, settle } from './answers.js'
 import type { NetworkCalls } from './ports.js'
-import { answerTo, messageOf, ownCause } from './supervisor.js'
+import { answerTo, messageOf } from './supervisor.js'
 
 /** The label by which a container asks for a network. */
 export const networkLabel = 'io.purser/network'
@@ -18,16 +19,17 @@ export const addressesLabel = 'io.purser/network.addresses'
 
 /** A chain of CNI plugins takes a tenth of a second; a DHCP lease may take many. */
 const callDeadlineMs = 90_000
-const retryAfterMs = 30_000
 
 export class Networks {
-  private readonly retries = new Set<NodeJS.Timeout>()
+  /** By container: a call is under way. */
+  private readonly detaching = new Set<string>()
 
   constructor(
     private readonly runner: Runner,
     private readonly store: Store,
     private readonly network: NetworkCalls,
     private readonly log: Logger,
+    private readonly askAgain: AskAgain,
   ) {}
 
   /** The pinned network namespace of a container that asks for a network, '' for one that doesn't. */
@@ -41,14 +43,16 @@ export class Networks {
 
   /** A failure is recorded and tried again later: it must not keep the container from being deleted. */
   async detachIfAttached({ namespace, cause }: Intent, containerId: string): Promise<void> {
-    const attachment = this.store.world.namespace(namespace).network(containerId)
-    if (attachment.state === 'absent' || attachment.state === 'detaching') return
-    const { network } = attachment.facts
+    const { state, facts } = this.store.world.namespace(namespace).network(containerId)
+    if (state === 'absent' || this.detaching.has(`${namespace}/${containerId}`)) return
+    const event = { type: 'NetworkDetachRequested', containerId, network: facts.network } as const
     try {
-      await this.step(cause, namespace, { type: 'NetworkDetachRequested', containerId, network })
+      if (state !== 'detaching') await this.step(cause, namespace, event)
+      // It was asked for, and the answer was lost.
+      else await this.detach({ namespace, cause, event, sequence: 0n }, event)
     } catch (error) {
       this.log.error(
-        { err: error, namespace, id: containerId, network },
+        { err: error, namespace, id: containerId, network: facts.network },
         'the network could not be detached; it is tried again',
       )
     }
@@ -63,16 +67,11 @@ export class Networks {
       )
       if (!attachment) throw new Error('the network plugin answered without an attachment')
       const { netnsPath, addresses, gateways } = attachment
-      await this.answer(intent, {
-        type: 'NetworkAttached',
-        containerId,
-        network,
-        netnsPath,
-        addresses,
-        gateways,
-        interface: attachment.interface,
-      })
-      await this.label(intent, containerId, labels => ({ ...labels, [addressesLabel]: addresses.join(',') }))
+      const of = { containerId, network, netnsPath, addresses, gateways, interface: attachment.interface }
+      await this.answer(intent, { type: 'NetworkAttached', ...of }, labels => ({
+        ...labels,
+        [addressesLabel]: addresses.join(','),
+      }))
     } catch (error) {
       await this.takeBack(namespace, containerId, network)
       await this.answer(intent, { type: 'NetworkAttachFailed', containerId, network, reason: messageOf(error) })
@@ -82,33 +81,25 @@ export class Networks {
 
   async detach(intent: Intent, { containerId, network }: NetworkDetachRequested): Promise<void> {
     const { namespace } = intent
+    const key = `${namespace}/${containerId}`
+    this.detaching.add(key)
     try {
-      await this.network.detach({ namespace, id: containerId, network }, { deadlineMs: callDeadlineMs })
-    } catch (error) {
-      await this.answer(intent, { type: 'NetworkDetachFailed', containerId, network, reason: messageOf(error) })
-      this.retryLater(namespace, containerId)
-      throw error
+      await settle(() => this.askAgain('network'), {
+        call: () => this.network.detach({ namespace, id: containerId, network }, { deadlineMs: callDeadlineMs }),
+        succeeded: () =>
+          this.answer(
+            intent,
+            { type: 'NetworkDetached', containerId, network },
+            ({ [addressesLabel]: _, ...labels }) => labels,
+          ),
+        failed: async reason => {
+          await this.answer(intent, { type: 'NetworkDetachFailed', containerId, network, reason })
+          this.askAgain('network')
+        },
+      })
+    } finally {
+      this.detaching.delete(key)
     }
-    await this.answer(intent, { type: 'NetworkDetached', containerId, network })
-    await this.label(intent, containerId, ({ [addressesLabel]: _, ...labels }) => labels)
-  }
-
-  close(): void {
-    for (const retry of this.retries) clearTimeout(retry)
-  }
-
-  private retryLater(namespace: string, containerId: string): void {
-    const retry = setTimeout(() => {
-      this.retries.delete(retry)
-      const intent: Intent = {
-        namespace,
-        sequence: 0n,
-        event: { type: 'NetworkDetachRequested', containerId, network: '' },
-        cause: ownCause('retry'),
-      }
-      void this.detachIfAttached(intent, containerId)
-    }, retryAfterMs)
-    this.retries.add(retry)
   }
 
   /** After a failed attach the plugin has cleaned up; after a lost answer nobody knows, and detach is idempotent. */
@@ -120,6 +111,7 @@ export class Networks {
         { err: error, namespace, id, network },
         'the remains of a failed attach are removed when the network plugin is back',
       )
+      this.askAgain('network')
     }
   }
 
@@ -129,18 +121,24 @@ export class Networks {
     )
   }
 
-  private async answer(intent: Intent, event: NetworkEvent): Promise<void> {
-    await this.step(answerTo(intent), intent.namespace, event)
-  }
-
-  private async label(intent: Intent, containerId: string, change: (labels: Labels) => Labels): Promise<void> {
+  /** The container's labels tell its addresses: they change with the fact that changes these, in one batch. */
+  private async answer(
+    intent: Intent,
+    event: NetworkEvent,
+    relabel: (labels: Labels) => Labels = labels => labels,
+  ): Promise<void> {
     const { namespace } = intent
-    const outcome = await this.runner.attempt(answerTo(intent), containerStream(namespace, containerId), world => {
-      const container = world.namespace(namespace).container(containerId)
-      const record = container.facts.record
-      if (!record) return { facts: [] } // deleted meanwhile: nobody is left to tell
-      return updateContainer(namespace, container, { ...record, labels: change(record.labels) }, [])
+    const { containerId } = event
+    await this.runner.complete(answerTo(intent), containerStream(namespace, containerId), world => {
+      const here = world.namespace(namespace)
+      const step = stepNetwork(namespace, here.network(containerId), event)
+      const container = here.container(containerId)
+      const { record } = container.facts
+      const labels = record && relabel(record.labels)
+      // Of a container that was deleted meanwhile nobody is left to tell.
+      if (isRefusal(step) || !record || !labels || labels === record.labels) return step
+      const update = updateContainer(namespace, container, { ...record, labels }, [])
+      return isRefusal(update) ? step : accept(...step.facts, ...update.facts)
     })
-    if (isRefusal(outcome)) this.log.warn({ namespace, id: containerId }, outcome.message)
   }
 }

@@ -1,4 +1,5 @@
 // Which process manager answers which intent.
+import { Lanes } from '../../../plugins/kit/lanes.js'
 import type { Intent, Perform } from '../runner.js'
 import type { Blobs } from './blobs.js'
 import type { Execs } from './execs.js'
@@ -35,12 +36,30 @@ export class Busy {
   }
 }
 
-export function performer(managers: Managers, busy: Busy): Perform {
+/** What recovery is working on, by container: nothing is begun there meanwhile that it could take for a leftover. */
+export class Recovering {
+  private readonly lanes = new Lanes()
+
+  during<T>(namespace: string, containerId: string, work: () => Promise<T>): Promise<T> {
+    return this.lanes.run(`${namespace}/${containerId}`, work)
+  }
+
+  /** Resolves when recovery leaves the container alone. */
+  over(namespace: string, containerId: string): Promise<void> {
+    return this.during(namespace, containerId, async () => {})
+  }
+}
+
+export function performer(managers: Managers, busy: Busy, recovering: Recovering): Perform {
   return intent => {
     const work = workFor(managers, intent)
     if (!work) return undefined
-    const { event } = intent
-    return 'containerId' in event ? busy.during(intent.namespace, event.containerId, work) : work()
+    const { namespace, event } = intent
+    if (!('containerId' in event)) return work()
+    return busy.during(namespace, event.containerId, async () => {
+      if (event.type === 'TaskCreateRequested') await recovering.over(namespace, event.containerId)
+      return work()
+    })
   }
 }
 

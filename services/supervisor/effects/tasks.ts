@@ -1,22 +1,25 @@
 // What a task's intents ask for: the runtime is called, and its answer becomes the next fact.
 import type { Logger } from 'pino'
-import { Code, failedPrecondition, StatusError } from '../../../plugins/kit/errors.js'
+import { Code, failedPrecondition, toStatusError } from '../../../plugins/kit/errors.js'
 import type { Any } from '../../../proto/gen/google/protobuf/any.js'
 import { isRefusal } from '../domain/decision.js'
 import { containerStream } from '../domain/streams.js'
 import { recordDeleted, stepTask } from '../domain/task/decide.js'
-import type {
-  TaskCreateRequested,
-  TaskDeleteRequested,
-  TaskEvent,
-  TaskPauseRequested,
-  TaskResumeRequested,
-  TaskSignalled,
-  TaskStartRequested,
+import {
+  neverExited,
+  type TaskCreateRequested,
+  type TaskDeleteRequested,
+  type TaskEvent,
+  type TaskPauseRequested,
+  type TaskResumeRequested,
+  type TaskSignalled,
+  type TaskStartRequested,
 } from '../domain/task/events.js'
+import type { Exit } from '../domain/values.js'
 import type { Intent, Runner } from '../runner.js'
 import { anyFromSmall, exitFromProto, mountToProto } from '../state/convert.js'
 import type { Store } from '../state/store.js'
+import { type AskAgain, settle } from './answers.js'
 import type { Networks } from './networks.js'
 import type { ReadHeavy, RuntimeCalls } from './ports.js'
 import { answerTo, messageOf } from './supervisor.js'
@@ -37,46 +40,39 @@ export class Tasks {
     private readonly readHeavy: ReadHeavy,
     private readonly log: Logger,
     private readonly observe: PhaseObserver,
+    private readonly askAgain: AskAgain,
   ) {}
 
   /** Network first, since the process is born into it; on failure nothing is left of either. */
   async create(intent: Intent, event: TaskCreateRequested): Promise<void> {
     const { namespace } = intent
-    const { containerId: id } = event
-    try {
-      const spec = await this.specOf(namespace, id)
-      const netnsPath = await this.timed('network', () => this.networks.attachIfAsked(intent, id))
-      const created = await this.timed('create', () => this.createProcess(namespace, event, spec, netnsPath))
-      for (const adjustment of created.adjustments) this.log.warn({ namespace, id }, adjustment)
-      await this.answer(intent, {
-        type: 'TaskCreated',
-        containerId: id,
-        pid: created.pid,
-        bundle: created.bundle,
-        stdio: event.stdio,
-        rootfs: event.rootfs,
-        checkpoint: event.checkpoint,
-        adjustments: created.adjustments,
-      })
-    } catch (error) {
+    const { containerId: id, stdio, rootfs, checkpoint } = event
+    const failed = async (reason: string) => {
       await this.networks.detachIfAttached(intent, id)
-      await this.answer(intent, { type: 'TaskCreateFailed', containerId: id, reason: messageOf(error) })
-      throw error
+      await this.answer(intent, { type: 'TaskCreateFailed', containerId: id, reason })
     }
+    const prepared = await this.prepare(intent, id, failed)
+    await this.settle({
+      call: () => this.timed('create', () => this.createProcess(namespace, event, prepared)),
+      succeeded: ({ pid, bundle, adjustments }) => {
+        for (const adjustment of adjustments) this.log.warn({ namespace, id }, adjustment)
+        const of = { containerId: id, stdio, rootfs, checkpoint }
+        return this.answer(intent, { type: 'TaskCreated', ...of, pid, bundle, adjustments })
+      },
+      failed,
+      // Rather than to ask for it, a process that may exist is removed: its client can then try again.
+      takeBack: () => this.runtime.destroy({ namespace, id }, { deadlineMs: deleteDeadlineMs }),
+    })
   }
 
   async start(intent: Intent, { containerId: id }: TaskStartRequested): Promise<void> {
-    const { namespace } = intent
-    try {
-      const { pid } = await this.timed('start', () =>
-        this.runtime.start({ namespace, id, execId: '' }, { deadlineMs: startDeadlineMs }),
-      )
+    const request = { namespace: intent.namespace, id, execId: '' }
+    await this.settle({
+      call: () => this.timed('start', () => this.runtime.start(request, { deadlineMs: startDeadlineMs })),
       // Its exit may have been told first; the start was then recorded with it.
-      await this.attempt(intent, { type: 'TaskStarted', containerId: id, pid })
-    } catch (error) {
-      await this.attempt(intent, { type: 'TaskStartFailed', containerId: id, reason: messageOf(error) })
-      throw error
-    }
+      succeeded: ({ pid }) => this.attempt(intent, { type: 'TaskStarted', containerId: id, pid }),
+      failed: reason => this.attempt(intent, { type: 'TaskStartFailed', containerId: id, reason }),
+    })
   }
 
   async signal({ namespace }: Intent, { containerId: id, signal, all }: TaskSignalled): Promise<void> {
@@ -84,81 +80,93 @@ export class Tasks {
   }
 
   async pause(intent: Intent, { containerId }: TaskPauseRequested): Promise<void> {
-    try {
-      await this.runtime.pause({ namespace: intent.namespace, id: containerId })
-    } catch (error) {
-      await this.attempt(intent, { type: 'TaskPauseFailed', containerId, reason: messageOf(error) })
-      throw error
-    }
-    await this.attempt(intent, { type: 'TaskPaused', containerId })
+    await this.settle({
+      call: () => this.runtime.pause({ namespace: intent.namespace, id: containerId }),
+      succeeded: () => this.attempt(intent, { type: 'TaskPaused', containerId }),
+      failed: reason => this.attempt(intent, { type: 'TaskPauseFailed', containerId, reason }),
+    })
   }
 
   async resume(intent: Intent, { containerId }: TaskResumeRequested): Promise<void> {
-    try {
-      await this.runtime.resume({ namespace: intent.namespace, id: containerId })
-    } catch (error) {
-      await this.attempt(intent, { type: 'TaskResumeFailed', containerId, reason: messageOf(error) })
-      throw error
-    }
-    await this.attempt(intent, { type: 'TaskResumed', containerId })
+    await this.settle({
+      call: () => this.runtime.resume({ namespace: intent.namespace, id: containerId }),
+      succeeded: () => this.attempt(intent, { type: 'TaskResumed', containerId }),
+      failed: reason => this.attempt(intent, { type: 'TaskResumeFailed', containerId, reason }),
+    })
   }
 
   /** The task counts as deleted only when it holds no address any more. */
   async delete(intent: Intent, { containerId: id }: TaskDeleteRequested): Promise<void> {
     const { namespace } = intent
+    await this.settle({
+      call: () => this.timed('delete', () => this.deleteProcess(namespace, id)),
+      succeeded: async ended => {
+        await this.networks.detachIfAttached(intent, id)
+        await this.runner.run(answerTo(intent), containerStream(namespace, id), world => {
+          const here = world.namespace(namespace)
+          const task = here.task(id)
+          const exit = task.facts.exit ?? ended
+          return recordDeleted(namespace, id, task, here.execsOf(id), { pid: task.facts.pid, exit })
+        })
+      },
+      failed: reason => this.attempt(intent, { type: 'TaskDeleteFailed', containerId: id, reason }),
+    })
+  }
+
+  private settle<Answer>(steps: Parameters<typeof settle<Answer>>[1]): Promise<void> {
+    return settle(() => this.askAgain('runtime'), steps)
+  }
+
+  /** What the process is made of. The runtime has not been asked yet: any failure is one for sure. */
+  private async prepare(
+    intent: Intent,
+    id: string,
+    failed: (reason: string) => Promise<void>,
+  ): Promise<{ spec: Any; netnsPath: string }> {
     try {
-      const deleted = await this.timed('delete', () =>
-        this.runtime.delete({ namespace, id, execId: '' }, { deadlineMs: deleteDeadlineMs }),
-      )
-      await this.networks.detachIfAttached(intent, id)
-      await this.runner.run(answerTo(intent), containerStream(namespace, id), world => {
-        const here = world.namespace(namespace)
-        const task = here.task(id)
-        const exit = task.facts.exit ?? exitFromProto(deleted.exitStatus, deleted.exitedAt)
-        return recordDeleted(namespace, id, task, here.execsOf(id), { pid: task.facts.pid, exit })
-      })
+      const spec = await this.specOf(intent.namespace, id)
+      const netnsPath = await this.timed('network', () => this.networks.attachIfAsked(intent, id))
+      return { spec, netnsPath }
     } catch (error) {
-      await this.attempt(intent, { type: 'TaskDeleteFailed', containerId: id, reason: messageOf(error) })
+      await failed(messageOf(error)).catch(() => this.askAgain('runtime'))
       throw error
     }
   }
 
-  private async createProcess(namespace: string, event: TaskCreateRequested, spec: Any, netnsPath: string) {
+  /** How it ended, as far as the runtime knows. One that it does not know is deleted. */
+  private async deleteProcess(namespace: string, id: string): Promise<Exit> {
+    try {
+      const deleted = await this.runtime.delete({ namespace, id, execId: '' }, { deadlineMs: deleteDeadlineMs })
+      return exitFromProto(deleted.exitStatus, deleted.exitedAt)
+    } catch (error) {
+      if (toStatusError(error).code !== Code.NOT_FOUND) throw error
+      return neverExited
+    }
+  }
+
+  private createProcess(
+    namespace: string,
+    event: TaskCreateRequested,
+    { spec, netnsPath }: { spec: Any; netnsPath: string },
+  ) {
     const { containerId: id, stdio, runtime, checkpoint } = event
-    try {
-      return await this.runtime.create(
-        {
-          namespace,
-          id,
-          runtime,
-          spec,
-          rootfs: event.rootfs.map(mountToProto),
-          stdin: stdio.stdin,
-          stdout: stdio.stdout,
-          stderr: stdio.stderr,
-          terminal: stdio.terminal,
-          checkpoint,
-          options: event.options ? anyFromSmall(event.options) : undefined,
-          netnsPath,
-        },
-        { deadlineMs: createDeadlineMs },
-      )
-    } catch (error) {
-      if (isInDoubt(error)) await this.takeBack(namespace, id)
-      throw error
-    }
-  }
-
-  /** The answer was lost on the way, so a process may exist: it is removed, now or when the runtime is back. */
-  private async takeBack(namespace: string, id: string): Promise<void> {
-    try {
-      await this.runtime.destroy({ namespace, id }, { deadlineMs: deleteDeadlineMs })
-    } catch (error) {
-      this.log.warn(
-        { err: error, namespace, id },
-        'the remains of a failed create are removed when the runtime is back',
-      )
-    }
+    return this.runtime.create(
+      {
+        namespace,
+        id,
+        runtime,
+        spec,
+        rootfs: event.rootfs.map(mountToProto),
+        stdin: stdio.stdin,
+        stdout: stdio.stdout,
+        stderr: stdio.stderr,
+        terminal: stdio.terminal,
+        checkpoint,
+        options: event.options ? anyFromSmall(event.options) : undefined,
+        netnsPath,
+      },
+      { deadlineMs: createDeadlineMs },
+    )
   }
 
   private async specOf(namespace: string, id: string): Promise<Any> {
@@ -189,9 +197,4 @@ export class Tasks {
     this.observe(phase, Number(process.hrtime.bigint() - begun) / 1e9)
     return result
   }
-}
-
-/** The runtime's process, not the container, failed to answer: nobody knows what was done. */
-function isInDoubt(error: unknown): boolean {
-  return error instanceof StatusError && [Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED].includes(error.code)
 }

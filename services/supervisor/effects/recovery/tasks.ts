@@ -11,17 +11,20 @@ import {
 import type { Clock } from '../../clock.js'
 import { type Decision, isRefusal } from '../../domain/decision.js'
 import { recordExecExit, stepExec } from '../../domain/exec/decide.js'
-import { containerStream } from '../../domain/streams.js'
+import { execMachine } from '../../domain/exec/machine.js'
+import { containerStream, execStream, taskStream } from '../../domain/streams.js'
 import { recordDeleted, recordExit, stepTask } from '../../domain/task/decide.js'
 import type { TaskEvent } from '../../domain/task/events.js'
+import { taskMachine } from '../../domain/task/machine.js'
 import { formatNanos } from '../../domain/time.js'
 import type { Exit } from '../../domain/values.js'
+import type { Sequence } from '../../journal/journal.js'
 import type { Runner } from '../../runner.js'
 import { exitFromProto } from '../../state/convert.js'
 import type { Store } from '../../state/store.js'
 import type { World } from '../../state/world.js'
 import type { Networks } from '../networks.js'
-import type { Busy } from '../perform.js'
+import type { Busy, Recovering } from '../perform.js'
 import type { RuntimeCalls } from '../ports.js'
 import { messageOf, ownCause } from '../supervisor.js'
 import { actionFor, type Reality } from './rules.js'
@@ -46,16 +49,18 @@ export class TaskRecovery {
     private readonly runtime: RuntimeCalls,
     private readonly networks: Networks,
     private readonly busy: Busy,
+    private readonly recovering: Recovering,
     private readonly clock: Clock,
     private readonly log: Logger,
   ) {}
 
-  /** Resolves when every task was looked at. */
-  async run(): Promise<void> {
-    const looks: Promise<void>[] = []
-    const look = (place: Place, listed?: ListedTask) => {
-      if (!this.busy.has(place.namespace, place.id)) looks.push(this.gate.run(() => this.reconcile(place, listed)))
-    }
+  /** Answers whether nothing is left to be asked when every task was looked at. */
+  async run(): Promise<boolean> {
+    const looks: Promise<boolean>[] = []
+    // What changes after the question may not be judged by its answer.
+    const asked = this.store.world.sequence
+    const look = (place: Place, listed?: ListedTask) =>
+      looks.push(this.gate.run(() => this.reconcile(place, listed, asked)))
     let isFirst = true
     // Each is looked at when the runtime tells of it: one whose shim is silent keeps nobody else waiting.
     for await (const { names, tasks } of this.runtime.list({}, { deadlineMs: 60_000 })) {
@@ -63,7 +68,8 @@ export class TaskRecovery {
       isFirst = false
       for (const task of tasks) look(task, task)
     }
-    await Promise.all(looks)
+    const settled = await Promise.all(looks)
+    return settled.every(isSettled => isSettled)
   }
 
   /** Tasks that the journal has and the runtime does not. */
@@ -74,25 +80,36 @@ export class TaskRecovery {
       .filter(place => !known.has(keyOf(place)))
   }
 
-  private async reconcile(place: Place, listed: ListedTask | undefined): Promise<void> {
+  /** Answers whether nothing is left to be asked about it. */
+  private async reconcile(place: Place, listed: ListedTask | undefined, asked: Sequence): Promise<boolean> {
     const { namespace, id } = place
-    const { state } = this.store.world.namespace(namespace).task(id)
+    const { world } = this.store
+    if (this.busy.has(namespace, id)) return !this.isOpen(place)
+    if (world.version(taskStream(namespace, id)) > asked) return false
+    const { state } = world.namespace(namespace).task(id)
     const reality = realityOf(listed)
     const action = actionFor(state, reality)
     const line = { namespace, id, journal: state, reality, action }
     if (action === 'adopt') this.log.debug(line, 'adopted a task')
     else this.log.info(line, 'the journal and the runtime differ about a task')
-    try {
-      await this.busy.during(namespace, id, async () => {
-        await this.act(place, action, listed?.init)
-        if (reality !== 'unresponsive') await this.reconcileExecs(place)
-      })
-    } catch (error) {
-      this.log.error(
-        { ...line, err: error },
-        'a task could not be reconciled; it is tried again when the runtime registers again',
-      )
+    const work = async () => {
+      await this.act(place, action, listed?.init)
+      if (reality !== 'unresponsive') await this.reconcileExecs(place)
     }
+    try {
+      await this.recovering.during(namespace, id, () => this.busy.during(namespace, id, work))
+      return action !== 'wait' && !this.isOpen(place)
+    } catch (error) {
+      this.log.error({ ...line, err: error }, 'a task could not be reconciled; it is tried again')
+      return false
+    }
+  }
+
+  /** Something about it was asked for and is not answered. */
+  private isOpen({ namespace, id }: Place): boolean {
+    const here = this.store.world.namespace(namespace)
+    if (taskMachine.awaitsAnswer(here.task(id).state)) return true
+    return [...here.execsOf(id).values()].some(({ state }) => execMachine.awaitsAnswer(state))
   }
 
   private async act(
@@ -110,19 +127,19 @@ export class TaskRecovery {
       case 'fail-create':
         await this.destroy(place)
         await this.detach(place)
-        return this.step(place, { type: 'TaskCreateFailed', containerId, reason: 'the supervisor ended meanwhile' })
+        return this.step(place, { type: 'TaskCreateFailed', containerId, reason: 'the answer was lost' })
       case 'record-start':
         return this.step(place, { type: 'TaskStarted', containerId, pid: init?.pid ?? 0 })
       case 'fail-start':
-        return this.step(place, { type: 'TaskStartFailed', containerId, reason: 'the supervisor ended meanwhile' })
+        return this.step(place, { type: 'TaskStartFailed', containerId, reason: 'the answer was lost' })
       case 'record-pause':
         return this.step(place, { type: 'TaskPaused', containerId })
       case 'fail-pause':
-        return this.step(place, { type: 'TaskPauseFailed', containerId, reason: 'the supervisor ended meanwhile' })
+        return this.step(place, { type: 'TaskPauseFailed', containerId, reason: 'the answer was lost' })
       case 'record-resume':
         return this.step(place, { type: 'TaskResumed', containerId })
       case 'fail-resume':
-        return this.step(place, { type: 'TaskResumeFailed', containerId, reason: 'the supervisor ended meanwhile' })
+        return this.step(place, { type: 'TaskResumeFailed', containerId, reason: 'the answer was lost' })
       case 'record-exit':
         return this.exit(place, exitFromProto(init?.exitStatus ?? killed, init?.exitedAt))
       case 'record-lost':
@@ -161,11 +178,14 @@ export class TaskRecovery {
 
   private async reconcileExec(place: Place, execId: string): Promise<void> {
     const { namespace, id } = place
+    const stream = execStream(namespace, id, execId)
+    const asked = this.store.world.version(stream)
     const real = await this.stateOf(place, execId)
     await this.decide(place, world => {
+      if (world.version(stream) !== asked) return { facts: [] } // it went on meanwhile
       const exec = world.namespace(namespace).exec(id, execId)
       const step = (event: Parameters<typeof stepExec>[2]) => stepExec(namespace, exec, event)
-      const reason = 'the supervisor ended meanwhile'
+      const reason = 'the answer was lost'
       const of = { containerId: id, execId }
       switch (exec.state) {
         case 'adding':

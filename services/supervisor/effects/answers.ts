@@ -1,0 +1,55 @@
+// From a plugin's answer to the next fact, also when there is none: what nobody knows is not recorded as a failure.
+import { Code, toStatusError } from '../../../plugins/kit/errors.js'
+import { messageOf } from './supervisor.js'
+
+/** Has the plugin of a kind asked, soon, for what is true of everything that is still open. */
+export type AskAgain = (kind: 'runtime' | 'network') => void
+
+/** The plugin's process, not what it was asked to do, failed: nobody knows what was done. */
+export function isInDoubt(error: unknown): boolean {
+  return [Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED].includes(toStatusError(error).code)
+}
+
+interface Steps<Answer> {
+  call(): Promise<Answer>
+  /** Record what the plugin answered. */
+  succeeded(answer: Answer): Promise<void>
+  failed(reason: string): Promise<void>
+  /** Undo whatever may have been done, should the answer be lost: then it has failed for sure. */
+  takeBack?(): Promise<unknown>
+}
+
+/**
+ * Calls a plugin for an intent and records the answer; rejects with the failure. When the answer is lost, or cannot be
+ * recorded, the intent stays open: it is closed with what recovery finds to be true.
+ */
+export async function settle<Answer>(inDoubt: () => void, steps: Steps<Answer>): Promise<void> {
+  let answer: Answer
+  try {
+    answer = await steps.call()
+  } catch (error) {
+    if (!isInDoubt(error) || (await takenBack(steps))) await recorded(inDoubt, steps.failed(messageOf(error)))
+    else inDoubt()
+    throw error
+  }
+  await recorded(inDoubt, steps.succeeded(answer))
+}
+
+async function takenBack({ takeBack }: Pick<Steps<unknown>, 'takeBack'>): Promise<boolean> {
+  if (!takeBack) return false
+  try {
+    await takeBack()
+    return true
+  } catch {
+    return false // recovery will do it
+  }
+}
+
+async function recorded(inDoubt: () => void, recording: Promise<void>): Promise<void> {
+  try {
+    await recording
+  } catch (error) {
+    inDoubt()
+    throw error
+  }
+}
