@@ -39,8 +39,7 @@ export function reconcileOnReady(store: Store, parts: Reconciled, log: Logger): 
   const watched = new Map<string, Part>()
   const part = (kind: string, id: string) => {
     const known =
-      watched.get(`${kind}/${id}`) ??
-      new Part({ kind, id, store, log, compare: () => partOf(parts, kind, id) })
+      watched.get(`${kind}/${id}`) ?? new Part({ kind, id, store, log, compare: () => partOf(parts, kind, id) })
     watched.set(`${kind}/${id}`, known)
     return known
   }

@@ -201,7 +201,12 @@ export class Host {
         this.blobs.delete(digest)
         return {}
       }),
-    info: ({ digest }) => Promise.reject(notFound(digest)),
+    info: ({ digest }, options) =>
+      this.call('info', digest, 200, options, () => {
+        const info = this.blobs.blobs.get(digest)
+        if (!info) throw notFound(digest)
+        return { info }
+      }),
     update: () => Promise.reject(unimplemented('labels')),
     status: ({ ref }) => Promise.reject(notFound(ref)),
     listStatuses: () => Promise.resolve({ statuses: [] }),
