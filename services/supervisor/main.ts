@@ -3,13 +3,9 @@
 import { pino } from 'pino'
 import { startBundledHost } from './bundledHost.js'
 import { ConfigError, loadConfig, type Settings, usage } from './config.js'
-<<<<<<< Updated upstream
-import { program, version } from './version.js'
-=======
 import { invitationVariable } from './handover/messages.js'
 import type { Handover } from './handover/successor.js'
-import { revision, version } from './version.js'
->>>>>>> Stashed changes
+import { program, revision, version } from './version.js'
 
 /** EX_USAGE and EX_SOFTWARE of sysexits(3): a service manager can tell a wrong command line from a fault. */
 const exitUsage = 64
@@ -88,11 +84,7 @@ async function readSettings(handover: Handover | undefined): Promise<Settings> {
   try {
     const settings = await loadConfig(process.argv.slice(2))
     if (settings === 'help') return say(usage)
-<<<<<<< Updated upstream
     if (settings === 'version') return say(program())
-=======
-    if (settings === 'version') return say(`purserd ${versionText}`)
->>>>>>> Stashed changes
     return settings
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error

@@ -9,11 +9,7 @@ import { messageLimits } from '../../../plugins/kit/serve.js'
 import type { PluginListing } from '../../../services/supervisor/api/introspection.js'
 import type { CallObservation } from '../../../services/supervisor/api/observe.js'
 import { addServices, type Service } from '../../../services/supervisor/api/services.js'
-<<<<<<< Updated upstream
-=======
-import type { QueueLimits } from '../../../services/supervisor/api/subscription.js'
 import { Traffic } from '../../../services/supervisor/api/traffic.js'
->>>>>>> Stashed changes
 import { systemClock } from '../../../services/supervisor/clock.js'
 import type { Decision } from '../../../services/supervisor/domain/decision.js'
 import { Feed, type FeedOptions } from '../../../services/supervisor/feed/feed.js'
