@@ -2,6 +2,7 @@
 import { Command, CommanderError, Option } from 'commander'
 import { version } from '../supervisor/version.js'
 import { events } from './events.js'
+import { journal } from './journal.js'
 import { exitStatus, quietOnBrokenPipe } from './outcome.js'
 import { plugins } from './plugins.js'
 import { ps } from './ps.js'
@@ -10,7 +11,7 @@ import { upgrade } from './upgrade.js'
 /** Adds itself to the program. */
 export type AddCommand = (program: Command) => void
 
-const commands: readonly AddCommand[] = [ps, plugins, events, upgrade]
+const commands: readonly AddCommand[] = [ps, plugins, events, journal, upgrade]
 
 const program = new Command('purser')
   .description('Talks to a running purserd.')

@@ -114,7 +114,12 @@ class Part {
   }
 
   private async compare(): Promise<boolean> {
-    const { kind, id, log, compare } = this.options
+    const { kind, id, store, log, compare } = this.options
+    const { lost } = store.world
+    if (kind !== 'runtime' && lost.length > 0) {
+      log.warn({ kind, id, lost }, 'the journal lost records: what they told of must not pass for an orphan')
+      return true
+    }
     const begun = performance.now()
     try {
       const isDone = await compare()

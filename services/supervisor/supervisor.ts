@@ -160,7 +160,9 @@ async function open(settings: Settings, { host, log, upgrade, succession }: Supe
   )
   const relayed = () => relayedUpTo(relay.status())
   const policy = settings.journal.keep
-  opened(new Retention({ journal, store, runner, heavy, clock, policy, relayed, log }), retention => retention.close())
+  const retention = opened(new Retention({ journal, store, runner, heavy, clock, policy, relayed, log }), retention =>
+    retention.close(),
+  )
   const feed = new Feed({ journal, store })
   const api = await openApi({
     address: settings.address,
@@ -177,6 +179,7 @@ async function open(settings: Settings, { host, log, upgrade, succession }: Supe
     observe: metrics.apiCall,
     upgrade,
     takeOver: succession && { ...succession, descriptor: succession.descriptors.api },
+    compact: () => retention.run(),
     log,
   })
   metrics.watch({ directory, relay })

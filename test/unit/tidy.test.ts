@@ -66,14 +66,17 @@ const rules: readonly Rule[] = [
     room: `${supervisor}/api/`,
     may: [
       ...decided,
-      ...['effects/', 'feed/', 'plugins/', 'pluginCalls.ts', 'version.ts', 'config.ts'].map(
+      ...['effects/', 'feed/', 'plugins/', 'pluginCalls.ts', 'retention.ts', 'version.ts', 'config.ts'].map(
         name => `${supervisor}/${name}`,
       ),
     ],
   },
   // What puts the rooms together.
   { room: `${supervisor}/`, may: [...shared, `${supervisor}/`, 'package.json'] },
-  { room: 'services/', may: [...shared, `${supervisor}/version.ts`, `${supervisor}/config.ts`] },
+  {
+    room: 'services/',
+    may: [...shared, ...['version', 'config', 'maintenance'].map(file => `${supervisor}/${file}.ts`)],
+  },
   { room: 'plugins/kit/', may: shared },
   { room: 'plugins/host/', may: [...shared, 'plugins/'] },
   // A plugin could live in another repository: it shares the wire and the kit, nothing else.

@@ -17,6 +17,7 @@ import type { Feed } from '../feed/feed.js'
 import type { Journal } from '../journal/journal.js'
 import type { PluginCalls } from '../pluginCalls.js'
 import type { PluginDirectory } from '../plugins/directory.js'
+import type { Compaction } from '../retention.js'
 import type { Runner } from '../runner.js'
 import type { HeavyParts } from '../state/heavy.js'
 import type { Store } from '../state/store.js'
@@ -48,6 +49,8 @@ export interface ApiDeps {
   upgrade: UpgradeDeps['upgrade']
   /** When another process has served the address until now. */
   takeOver: TakeOver | undefined
+  /** One pass of retention. */
+  compact(): Promise<Compaction>
   log: Logger
 }
 

@@ -10,6 +10,7 @@ import { LeasesService } from '../../../proto/gen/containerd/services/leases/v1/
 import { NamespacesService } from '../../../proto/gen/containerd/services/namespaces/v1/namespace.js'
 import { VersionService } from '../../../proto/gen/containerd/services/version/v1/version.js'
 import { HealthService } from '../../../proto/gen/grpc/health/v1/health.js'
+import { JournalService } from '../../../proto/gen/purser/journal/v1/journal.js'
 import { UpgradeService } from '../../../proto/gen/purser/upgrade/v1/upgrade.js'
 import type { ContainersDeps } from './containers.js'
 import { containersService } from './containers.js'
@@ -17,6 +18,7 @@ import { type EventsDeps, eventsService } from './events.js'
 import { type HealthDeps, healthService } from './health.js'
 import { imagesService } from './images.js'
 import { type IntrospectionDeps, introspectionService } from './introspection.js'
+import { type JournalDeps, journalService } from './journal.js'
 import { leasesService } from './leases.js'
 import { namespacesService } from './namespaces.js'
 import { type ObserveCall, observed } from './observe.js'
@@ -28,6 +30,7 @@ import { type VersionDeps, versionService } from './version.js'
 export type Service = PluginService
 
 export type ServicesDeps = ContainersDeps &
+  JournalDeps &
   RepeatsDeps &
   EventsDeps &
   VersionDeps &
@@ -47,6 +50,7 @@ export function addServices(server: Server, deps: ServicesDeps, others: readonly
     { definition: NamespacesService, implementation: namespacesService(deps) },
     { definition: LeasesService, implementation: leasesService(deps) },
     { definition: EventsService, implementation: eventsService(deps) },
+    { definition: JournalService, implementation: journalService(deps) },
     { definition: VersionService, implementation: versionService(deps) },
     ...others,
   ]

@@ -5,6 +5,7 @@ import type { PublishedEvent } from './event/events.js'
 import type { ExecEvent } from './exec/events.js'
 import type { ImageEvent } from './image/events.js'
 import type { LeaseEvent } from './lease/events.js'
+import type { RecordLost } from './loss/events.js'
 import type { NamespaceEvent } from './namespace/events.js'
 import type { NetworkEvent } from './network/events.js'
 import type { PluginEvent } from './plugin/events.js'
@@ -22,6 +23,7 @@ export type DomainEvent =
   | NetworkEvent
   | PluginEvent
   | PublishedEvent
+  | RecordLost
   | RequestEvent
   | SnapshotEvent
   | TaskEvent

@@ -20,6 +20,11 @@ export interface LifecycleMachine<State extends string, Facts, Event extends { t
   readonly absent: Lifecycle<State, Facts>
   /** The next lifecycle, or undefined when the machine has no transition for the event. */
   next(current: Lifecycle<State, Facts>, event: Event): Lifecycle<State, Facts> | undefined
+  /**
+   * When what came before is not known any more: where an event leads that did happen, from whichever state allows it.
+   * undefined for an event that no state allows.
+   */
+  infer(known: Lifecycle<State, Facts>, event: Event): Lifecycle<State, Facts> | undefined
   /** Whether something was asked for and not answered yet. Of such a state recovery asks the plugin what is true. */
   awaitsAnswer(state: State): boolean
   /** The machine itself, for diagrams. */
@@ -42,6 +47,12 @@ export function lifecycleOf<State extends string, Facts, Event extends { type: s
     machine,
     absent: read(initial),
     awaitsAnswer: state => intents.has(state),
+    infer({ facts }, event) {
+      const before = Object.keys(states)
+        .map(value => machine.resolveState({ value, context: facts }))
+        .find(snapshot => snapshot.can(event))
+      return before && read(machine.transition(before, event, scope))
+    },
     next(current, event) {
       const snapshot = machine.resolveState({ value: current.state, context: current.facts })
       if (!snapshot.can(event)) return undefined

@@ -72,6 +72,7 @@ const lifecycles = {
   Namespace: 'namespaces',
   Network: 'networks',
   Plugin: 'plugins',
+  Record: 'records',
   Request: 'requests',
   Snapshot: 'snapshots',
   Task: 'tasks',
@@ -103,6 +104,8 @@ function idOf(event: Ordinary): string {
     case 'PluginLeft':
     case 'PluginEmitted':
       return `${event.kind}/${event.id}`
+    case 'RecordLost':
+      return ''
     default:
       if ('containerId' in event) return event.containerId
       if ('digest' in event) return event.digest

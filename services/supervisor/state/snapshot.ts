@@ -9,7 +9,7 @@ type Marked = { $map: [unknown, unknown][] } | { $set: unknown[] } | { $big: str
 
 export function encodeWorld(world: World): Uint8Array {
   const { namespaces, plugins, versions, sequence, requests, summaries } = world
-  const bounded = { requests: requests.entries(), summaries: summaries.toStored() }
+  const bounded = { requests: requests.entries(), summaries: summaries.toStored(), lost: world.lost }
   return Buffer.from(JSON.stringify({ shape, namespaces, plugins, versions, sequence, ...bounded }, mark))
 }
 
@@ -24,6 +24,7 @@ export function decodeWorld(state: Uint8Array): World | undefined {
   world.sequence = stored.sequence
   for (const [stream, sequence] of stored.versions) world.versions.set(stream, sequence)
   for (const [key, plugin] of stored.plugins) world.plugins.set(key, plugin)
+  world.lost.push(...(stored.lost ?? []))
   world.requests.restore(stored.requests ?? []) // shape 1 had none
   for (const [name, namespace] of stored.namespaces) {
     world.namespaces.set(name, Object.assign(new NamespaceState(), namespace))

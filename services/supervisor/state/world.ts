@@ -1,6 +1,5 @@
 // The fold: what all durable events amount to. Reads are answered from here; nothing else changes it but `apply`.
 import type { Container } from '../domain/container/decide.js'
-import type { ContainerRecord } from '../domain/container/events.js'
 import { containerMachine } from '../domain/container/machine.js'
 import type { DomainEvent } from '../domain/decision.js'
 import type { Exec } from '../domain/exec/decide.js'
@@ -17,9 +16,10 @@ import type { SnapshotRecord } from '../domain/snapshot/events.js'
 import type { Task } from '../domain/task/decide.js'
 import { taskMachine } from '../domain/task/machine.js'
 import { formatNanos } from '../domain/time.js'
-import type { HeavyAny, Labels, Timestamp } from '../domain/values.js'
+import type { Labels, Timestamp } from '../domain/values.js'
 import type { JournalRecord, Sequence } from '../journal/journal.js'
 import { decodeEvent } from './codec.js'
+import { IllegalHistory, placeHeavies, placeParts } from './places.js'
 import { Requests } from './requests.js'
 import { Summaries } from './summaries.js'
 
@@ -114,12 +114,10 @@ export class NamespaceState {
 const noExecs: ReadonlyMap<string, Exec> = new Map()
 const emptyNamespace = new NamespaceState()
 
-/** The journal holds an event that no rule allows where it stands: it was damaged, or written by a newer version. */
-export class IllegalHistory extends Error {
-  constructor(record: JournalRecord, problem: string) {
-    super(`record ${record.sequence} (${record.type} of ${record.stream}): ${problem}`)
-    this.name = 'IllegalHistory'
-  }
+/** Sequences, decimal: from the first to the last of a row. */
+export interface Loss {
+  from: string
+  to: string
 }
 
 export class World {
@@ -129,6 +127,8 @@ export class World {
   readonly requests = new Requests()
   /** By stream: the sequence of its last record; streams that ended are forgotten. */
   readonly versions = new Map<string, Sequence>()
+  /** Records that a repair could not bring back: what they said is missing here. */
+  readonly lost: Loss[] = []
   /** What is remembered of containers when their events are gone. */
   summaries = new Summaries()
   /** The last record that is folded in. */
@@ -150,7 +150,12 @@ export class World {
   /** Folds in the next durable record and answers its event. Throws IllegalHistory. */
   apply(record: JournalRecord): DomainEvent {
     const event = decodeEvent(record)
-    new Fold(this, record).apply(event)
+    try {
+      new Fold(this, record).apply(event)
+    } catch (error) {
+      // What it stands on was lost. The runtime and the other plugins are asked what is true.
+      if (!(error instanceof IllegalHistory) || this.lost.length === 0) throw error
+    }
     this.summaries.apply(record, event)
     if (record.ends) this.versions.delete(record.stream)
     else this.versions.set(record.stream, record.sequence)
@@ -265,6 +270,9 @@ class Fold {
         return
       case 'EventPublished':
         return
+      case 'RecordLost':
+        this.lose(this.record.sequence)
+        return
       default:
         this.step(this.here().tasks, event.containerId, taskMachine, event)
         if (event.type === 'TaskCreateRequested' || event.type === 'TaskCreateFailed' || event.type === 'TaskDeleted') {
@@ -338,10 +346,17 @@ class Fold {
     event: Event,
   ): void {
     const current = collection.get(id) ?? machine.absent
-    const next = machine.next(current, event)
+    const isKnown = this.world.lost.length === 0
+    const next = machine.next(current, event) ?? (isKnown ? undefined : machine.infer(current, event))
     if (!next) throw new IllegalHistory(this.record, `not possible while ${current.state}`)
     if (next.state === machine.absent.state) collection.delete(id)
     else collection.set(id, next)
+  }
+
+  private lose(sequence: Sequence): void {
+    const before = this.world.lost.at(-1)
+    if (before && BigInt(before.to) + 1n === sequence) before.to = String(sequence)
+    else this.world.lost.push({ from: String(sequence), to: String(sequence) })
   }
 
   private touch<Stored extends Times>(collection: Map<string, Stored>, id: string, change: Partial<Stored>): void {
@@ -370,22 +385,4 @@ function addResource(lease: StoredLease | undefined, resource: LeaseResource): v
   if (!lease) return
   const ids = lease.resources.get(resource.type) ?? new Set<string>()
   lease.resources.set(resource.type, ids.add(resource.id))
-}
-
-/** Heavy parts that came with this record get its sequence as their place. */
-function placeHeavies(record: ContainerRecord, sequence: Sequence): ContainerRecord {
-  return { ...record, ...placeParts(record, sequence) }
-}
-
-function placeParts<Parts extends Pick<ContainerRecord, 'spec' | 'extensions'>>(
-  record: Parts,
-  sequence: Sequence,
-): Parts {
-  const place = (heavy: HeavyAny): HeavyAny =>
-    heavy.sequence === '' ? { ...heavy, sequence: String(sequence) } : heavy
-  return {
-    ...record,
-    spec: record.spec && place(record.spec),
-    extensions: Object.fromEntries(Object.entries(record.extensions).map(([name, heavy]) => [name, place(heavy)])),
-  }
 }

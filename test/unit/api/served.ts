@@ -62,6 +62,7 @@ export async function served(t: Scope, { plugins = [], feed: feedOptions, others
       serving: () => health.serving,
       observe: call => void observed.push(call),
       traffic: new Traffic(),
+      compact: async () => ({ first: journal.first(), droppedSegments: 0, droppedEvents: 0n, moved: 0, heldBy: '' }),
       upgrade: async function* () {},
       version: '0.1.0',
       revision: 'abc',

@@ -11,9 +11,10 @@ import type { TaskState } from '../../../services/supervisor/domain/task/events.
 import type { JournalRecord } from '../../../services/supervisor/journal/journal.js'
 import { openMemoryJournal } from '../../../services/supervisor/journal/memoryLog.js'
 import { encodeFact } from '../../../services/supervisor/state/codec.js'
+import { IllegalHistory } from '../../../services/supervisor/state/places.js'
 import { decodeWorld, encodeWorld } from '../../../services/supervisor/state/snapshot.js'
 import { Store } from '../../../services/supervisor/state/store.js'
-import { IllegalHistory, World } from '../../../services/supervisor/state/world.js'
+import { World } from '../../../services/supervisor/state/world.js'
 import { exec as execFacts, exit, plugin, record, stdio, task as taskFacts } from '../domain/facts.js'
 import { execTransitions, taskTransitions } from '../domain/tables.js'
 

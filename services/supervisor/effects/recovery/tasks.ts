@@ -27,7 +27,7 @@ import type { Networks } from '../networks.js'
 import type { Busy, Recovering } from '../perform.js'
 import type { RuntimeCalls } from '../ports.js'
 import { messageOf, ownCause } from '../supervisor.js'
-import { actionFor, type Reality } from './rules.js'
+import { type Action, actionFor, type Reality } from './rules.js'
 
 /** How many tasks are looked at side by side. One that takes longer than is usual no longer counts. */
 const looksMax = 16
@@ -88,7 +88,7 @@ export class TaskRecovery {
     if (world.version(taskStream(namespace, id)) > asked) return false
     const { state } = world.namespace(namespace).task(id)
     const reality = realityOf(listed)
-    const action = actionFor(state, reality)
+    const action = this.harmless(actionFor(state, reality))
     const line = { namespace, id, journal: state, reality, action }
     if (action === 'adopt') this.log.debug(line, 'adopted a task')
     else this.log.info(line, 'the journal and the runtime differ about a task')
@@ -110,6 +110,12 @@ export class TaskRecovery {
     const here = this.store.world.namespace(namespace)
     if (taskMachine.awaitsAnswer(here.task(id).state)) return true
     return [...here.execsOf(id).values()].some(({ state }) => execMachine.awaitsAnswer(state))
+  }
+
+  /** While it is not known what the journal lost, nothing is taken for an orphan. */
+  private harmless(action: Action): Action {
+    const isIncomplete = this.store.world.lost.length > 0
+    return isIncomplete && (action === 'destroy' || action === 'fail-create') ? 'wait' : action
   }
 
   private async act(
