@@ -39,15 +39,15 @@ async function main(): Promise<void> {
   try {
     const startHost = () => startBundledHost(settings, new URL('./plugin-host.js', import.meta.url).pathname, log)
     let host = startHost()
-    const [{ openSupervisor }, { Incumbent }, { notifyServiceManager }] = await Promise.all([
+    const [{ openSupervisor }, { Incumbent }, tellServiceManager] = await Promise.all([
       import('./supervisor.js'),
       import('./handover/incumbent.js'),
-      import('./notify.js'),
+      serviceManager(),
     ])
     const incumbent = new Incumbent({
       settings,
       log,
-      tellServiceManager: notifyServiceManager,
+      tellServiceManager,
       async open(upgrade, succession) {
         const plugins = host ?? startHost()
         host = undefined
@@ -57,7 +57,7 @@ async function main(): Promise<void> {
     const supervisor = await incumbent.open(await handover?.turn(settings, versionText))
     await handover?.serving()
     if (settings.pluginHost) for (const problem of await supervisor.ready(readyPatienceMs)) log.warn(problem)
-    notifyServiceManager(`READY=1\nSTATUS=serving ${settings.address}`)
+    tellServiceManager(`READY=1\nSTATUS=serving ${settings.address}`)
     log.info({ address: settings.address, pid: process.pid, version }, 'serving')
     process.removeAllListeners('SIGUSR2').on('SIGUSR2', () => void incumbent.upgradeBySignal())
 
@@ -67,7 +67,7 @@ async function main(): Promise<void> {
       process.exit(0)
     }
     log.info({ signal: stopping.signal.reason }, 'stopping; containers go on')
-    notifyServiceManager('STOPPING=1')
+    tellServiceManager('STOPPING=1')
     setTimeout(() => fault(new Error(`not stopped within ${stopPatienceMs / 1000} s`)), stopPatienceMs).unref()
     await incumbent.close()
     log.info('stopped')
@@ -92,6 +92,11 @@ async function readSettings(handover: Handover | undefined): Promise<Settings> {
     await handover?.refuse(error.message)
     process.exit(exitUsage)
   }
+}
+
+/** Its library is loaded only where there is one to be told. */
+async function serviceManager(): Promise<(message: string) => void> {
+  return process.env.NOTIFY_SOCKET ? (await import('./notify.js')).notifyServiceManager : () => {}
 }
 
 function say(text: string): never {
