@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util'
 import { parse, TomlError } from 'smol-toml'
 import type { Json, Config as PluginSettings } from '../../plugins/kit/plugin.js'
 import type { ProxyPlugin } from './plugins/directory.js'
+import { parseUrl } from './relay/broker.js'
 import type { RetentionPolicy } from './retention.js'
 
 export const usage = `purserd [options]
@@ -39,12 +40,14 @@ export interface Settings {
 }
 
 export interface NatsSettings {
-  /** 'embedded', 'off', or the URL of a server. */
+  /** 'embedded', 'off', or the URLs of servers, divided by commas. */
   server: string
-  credentialsFile: string | undefined
-  tlsCaFile: string | undefined
+  /** At most one way to log in; files are read when the relay connects. */
+  login: { credentialsFile?: string; nkeyFile?: string; user?: string; passwordFile?: string; tokenFile?: string }
+  tls: { caFile?: string; certFile?: string; keyFile?: string }
   stream: string | undefined
   streamMaxBytes: number | undefined
+  streamReplicas: number | undefined
 }
 
 /** The command line or the file says something that cannot be followed. The message is for the operator. */
@@ -88,13 +91,7 @@ export async function loadConfig(args: readonly string[]): Promise<Settings | 'h
     node,
     metrics: readMetrics(text(flags.metrics, 'metrics', 'off')),
     logLevel: readLevel(text(flags['log-level'], 'log_level', 'info')),
-    nats: {
-      server: readNats(text(flags.nats, 'nats', 'embedded')),
-      credentialsFile: file.string('nats_credentials'),
-      tlsCaFile: file.string('nats_tls_ca'),
-      stream: file.string('nats_stream'),
-      streamMaxBytes: file.number('nats_stream_max_bytes'),
-    },
+    nats: readNats(text(flags.nats, 'nats', 'embedded'), file),
     proxyPlugins: readProxies(file),
     plugins: readPlugins(file),
     pluginHost: file.boolean('plugin_host') ?? true,
@@ -157,9 +154,45 @@ function readLevel(level: string): string {
   return level
 }
 
-function readNats(server: string): string {
-  if (server === 'embedded' || server === 'off' || /^(nats|tls):\/\//.test(server)) return server
-  throw new ConfigError(`nats = "${server}": use "embedded", "off" or a URL like nats://127.0.0.1:4222`)
+function readNats(server: string, file: Table): NatsSettings {
+  if (server !== 'embedded' && server !== 'off') checkNatsUrl(server)
+  const given = (keys: Record<string, string>) => {
+    const values = Object.entries(keys).map(([name, key]) => [name, file.string(key)] as const)
+    return Object.fromEntries(values.filter(([, value]) => value !== undefined))
+  }
+  const login: NatsSettings['login'] = given({
+    credentialsFile: 'nats_credentials',
+    nkeyFile: 'nats_nkey',
+    user: 'nats_user',
+    passwordFile: 'nats_password_file',
+    tokenFile: 'nats_token_file',
+  })
+  const tls: NatsSettings['tls'] = given({ caFile: 'nats_tls_ca', certFile: 'nats_tls_cert', keyFile: 'nats_tls_key' })
+  const { user, passwordFile, ...others } = login
+  if ((user === undefined) !== (passwordFile === undefined))
+    throw new ConfigError('nats_user and nats_password_file belong together: give both or neither')
+  if (Object.keys(others).length + (user === undefined ? 0 : 1) > 1)
+    throw new ConfigError('several logins for NATS: give nats_credentials, nats_nkey, nats_user or nats_token_file')
+  if ((tls.certFile === undefined) !== (tls.keyFile === undefined))
+    throw new ConfigError('nats_tls_cert and nats_tls_key belong together: give both or neither')
+  return {
+    server,
+    login,
+    tls,
+    stream: file.string('nats_stream'),
+    streamMaxBytes: file.number('nats_stream_max_bytes'),
+    streamReplicas: file.number('nats_stream_replicas'),
+  }
+}
+
+function checkNatsUrl(server: string): void {
+  try {
+    if (!/^(nats|tls):\/\//.test(server))
+      throw new Error(`nats = "${server}": use "embedded", "off" or a URL like nats://127.0.0.1:4222`)
+    parseUrl(server)
+  } catch (error) {
+    throw new ConfigError(error instanceof Error ? error.message : String(error))
+  }
 }
 
 function readProxies(file: Table): ProxyPlugin[] {

@@ -13,7 +13,7 @@ import type { Ledger } from './effects/ledger.js'
 import { messageOf } from './effects/supervisor.js'
 import { Feed } from './feed/feed.js'
 import { openFileJournal } from './journal/fileLog.js'
-import type { Journal, Sequence } from './journal/journal.js'
+import type { Journal } from './journal/journal.js'
 import { observe } from './metrics/observe.js'
 import { bundledPlugins, type PluginCalls, pluginCalls, pluginConfig } from './pluginCalls.js'
 import { PluginDirectory } from './plugins/directory.js'
@@ -21,7 +21,6 @@ import type { PluginHost } from './plugins/host.js'
 import { type PluginLedger, serveRegistry } from './plugins/registry.js'
 import type { Reconciliation } from './reconcile.js'
 import { openRelay } from './relay/open.js'
-import type { RelayStatus } from './relay/relay.js'
 import { Retention } from './retention.js'
 import { decodeEvent } from './state/codec.js'
 import { publicationOf } from './state/publication.js'
@@ -158,7 +157,7 @@ async function open(settings: Settings, { host, log, upgrade, succession }: Supe
     }),
     relay => relay.close(),
   )
-  const relayed = () => relayedUpTo(relay.status())
+  const relayed = () => relay.status()?.released
   const policy = settings.journal.keep
   const retention = opened(new Retention({ journal, store, runner, heavy, clock, policy, relayed, log }), retention =>
     retention.close(),
@@ -193,12 +192,6 @@ async function ready(directory: PluginDirectory, reconciliation: Reconciliation,
   const found = await Promise.allSettled(bundledPlugins.map(({ kind, id }) => directory.find(kind, id, { waitMs })))
   await Promise.race([reconciliation.settled(), sleep(comparisonPatienceMs, undefined, { ref: false })])
   return found.filter(result => result.status === 'rejected').map(({ reason }) => messageOf(reason))
-}
-
-/** While NATS is away its word may turn out void when it is back (a store that was wiped): then nothing is dropped. */
-function relayedUpTo(status: RelayStatus | undefined): Sequence | undefined {
-  if (!status) return undefined
-  return status.state === 'publishing' ? status.cursor : 0n
 }
 
 async function openJournal({ root, node, journal }: Settings, log: Logger): Promise<Journal> {

@@ -15,6 +15,8 @@ export interface Sources {
     last(): Sequence
   }
   relay(): RelayStatus | undefined
+  /** When the oldest event that NATS does not have was decided. */
+  relayWaitingSince(): Promise<bigint | undefined>
   plugins(): Iterable<{ kind: string; id: string; state: string }>
 }
 
@@ -138,7 +140,18 @@ export class Instruments {
     relay('gauge', 'lag_events', 'Durable events that are not in the stream yet.', ({ lag }) => Number(lag))
     relay('total', 'published_total', 'Events that NATS acknowledged.', ({ published }) => published)
     relay('total', 'duplicates_total', 'Events that NATS had already.', ({ duplicates }) => duplicates)
-    relay('total', 'errors_total', 'Connections that were lost or failed.', ({ errors }) => errors)
+    relay('gauge', 'cursor', 'The newest event up to which the stream has all.', ({ cursor }) => Number(cursor))
+    relay('gauge', 'released', 'The newest event that may leave the journal.', ({ released }) => Number(released))
+    relay('total', 'connections_total', 'Connections to NATS that served.', ({ connections }) => connections)
+    relay('total', 'republished_total', 'Events that the stream had lost.', of => Number(of.republished))
+    this.#gauge('purser_relay_lag_seconds', 'Age of the oldest event that waits for NATS.', [], async gauge => {
+      const since = await sources.relayWaitingSince?.()
+      gauge.set(since === undefined ? 0 : Math.max(0, Date.now() / 1e3 - Number(since) / 1e9))
+    })
+    this.#counter('purser_relay_failures_total', 'Connections to NATS lost or failed.', ['reason'], of => {
+      of.reset()
+      for (const [reason, count] of sources.relay?.()?.failures ?? []) of.inc({ reason }, count)
+    })
     relay('total', 'dropped_total', 'Events that left the journal unpublished.', ({ dropped }) => Number(dropped))
 
     this.#gauge('purser_plugin_state', '1 for the state that a plugin is in.', ['kind', 'id', 'state'], gauge => {
@@ -148,8 +161,19 @@ export class Instruments {
     })
   }
 
-  #counter<Label extends string>(name: string, help: string, labelNames: Label[]): Counter<Label> {
-    return new Counter({ name, help, labelNames, registers: [this.registry] })
+  /** `collect`: for what is counted elsewhere. */
+  #counter<Label extends string>(
+    name: string,
+    help: string,
+    labelNames: Label[],
+    collect?: (counter: Counter<Label>) => void,
+  ): Counter<Label> {
+    const registers = [this.registry]
+    const counter: Counter<Label> = new Counter({
+      ...{ name, help, labelNames, registers },
+      ...(collect && { collect: () => collect(counter) }),
+    })
+    return counter
   }
 
   #histogram<Label extends string>(name: string, help: string, buckets: number[], labelNames: Label[]) {
@@ -160,7 +184,7 @@ export class Instruments {
     name: string,
     help: string,
     labelNames: Label[],
-    collect: (gauge: Gauge<Label>) => void,
+    collect: (gauge: Gauge<Label>) => void | Promise<void>,
   ) {
     const gauge: Gauge<Label> = new Gauge({
       name,

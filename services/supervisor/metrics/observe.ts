@@ -23,7 +23,7 @@ export interface Observation {
 
 export interface Watched {
   directory: { list(): PluginStatus[] }
-  relay: { status(): RelayStatus | undefined }
+  relay: { status(): RelayStatus | undefined; waitingSince(): Promise<bigint | undefined> }
 }
 
 export interface ObservationDeps {
@@ -52,6 +52,7 @@ export async function observe({
     journal,
     tasks: () => tasksByState(store),
     relay: () => watched.relay?.status(),
+    relayWaitingSince: async () => watched.relay?.waitingSince(),
     plugins: () => watched.directory?.list() ?? [],
   })
   const stopFlushes = journal.onFlush(flush => metrics.flushed(flush))
@@ -64,6 +65,7 @@ export async function observe({
     descriptor,
     metrics,
     health: () => complaints(journal, watched.directory?.list()),
+    remarks: () => remarks(watched.relay?.status()),
     log,
   })
   return {
@@ -100,6 +102,13 @@ function tasksByState(store: Store): Map<string, number> {
 }
 
 /** A broker that is away is no reason to call the supervisor sick: containers go on, and events wait in the journal. */
+function remarks(relay: RelayStatus | undefined): string[] {
+  if (!relay || (relay.state === 'publishing' && !relay.problem)) return []
+  const { broker, problem, lag } = relay
+  const why = problem ? `${problem.message}; ${problem.advice}` : 'not connected yet'
+  return [`NATS (${broker}): ${why}; ${lag} events wait in the journal`]
+}
+
 function complaints(journal: Journal, plugins: PluginStatus[] | undefined): string[] {
   const health = journal.health()
   const ofJournal = health.writable ? [] : [`the journal takes no writes: ${health.message}; ${health.advice}`]

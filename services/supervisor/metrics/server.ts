@@ -12,6 +12,8 @@ export interface MetricsServerOptions {
   metrics: { readonly contentType: string; text(): Promise<string> }
   /** Sentences about what is wrong; none when all is well. */
   health(): string[]
+  /** What is worth knowing though the supervisor serves. */
+  remarks(): string[]
   log: Logger
 }
 
@@ -73,10 +75,15 @@ async function metricsPage(response: ServerResponse, { metrics }: MetricsServerO
   send(response, 200, metrics.contentType, await metrics.text())
 }
 
-async function healthPage(response: ServerResponse, { health }: MetricsServerOptions): Promise<void> {
+async function healthPage(response: ServerResponse, { health, remarks }: MetricsServerOptions): Promise<void> {
   const reasons = health()
   const status = reasons.length === 0 ? 'serving' : 'not serving'
-  send(response, reasons.length === 0 ? 200 : 503, 'application/json', `${JSON.stringify({ status, reasons })}\n`)
+  send(
+    response,
+    reasons.length === 0 ? 200 : 503,
+    'application/json',
+    `${JSON.stringify({ status, reasons, remarks: remarks() })}\n`,
+  )
 }
 
 /** Node leaves the body out for HEAD by itself. */

@@ -8,10 +8,21 @@ export interface Problem {
   advice: string
 }
 
+/** What the configuration says cannot be followed: a file is missing, or is not what it should be. */
+export class Misconfigured extends Error implements Problem {
+  constructor(
+    override readonly message: string,
+    readonly advice: string,
+  ) {
+    super(message)
+    this.name = 'Misconfigured'
+  }
+}
+
 export interface Broker {
   /** In words, for logs: never holds a secret. */
   readonly name: string
-  /** Nobody else publishes there: the relay can ask the stream to keep the order even when a message fails. */
+  /** The relay's alone: nobody else sees to its disk. */
   readonly exclusive: boolean
   /** How to connect now; waits until there is somewhere to connect to. Rejects when `signal` aborts. */
   endpoint(signal: AbortSignal): Promise<ConnectionOptions>
@@ -22,8 +33,15 @@ export interface Broker {
 export interface RemoteSettings {
   /** `nats://[USER:PASSWORD@|TOKEN@]HOST[:PORT]`, or `tls://…`; several divided by commas. */
   url: string
-  /** A `.creds` file as `nsc` makes it. */
+  /** At most one way to log in, beside the one in the URL: a `.creds` file as `nsc` makes it … */
   credentialsFile?: string
+  /** … the seed of an nkey … */
+  nkeyFile?: string
+  /** … a user and the file with the password … */
+  user?: string
+  passwordFile?: string
+  /** … or the file with a token. */
+  tokenFile?: string
   tls?: { caFile?: string; certFile?: string; keyFile?: string }
 }
 
@@ -61,18 +79,50 @@ export function parseUrl(text: string): Address {
 }
 
 async function secrets(settings: RemoteSettings, tlsWanted: boolean): Promise<ConnectionOptions> {
+  const { credentialsFile, nkeyFile, user, passwordFile, tokenFile, tls } = settings
   const options: ConnectionOptions = {}
-  if (settings.credentialsFile !== undefined) {
+  if (credentialsFile !== undefined) {
     const { credsAuthenticator } = await import('./nats.js')
-    options.authenticator = credsAuthenticator(await readFile(settings.credentialsFile))
+    const credentials = await contents(credentialsFile)
+    options.authenticator = wellFormed(credentialsFile, () => credsAuthenticator(credentials))
   }
-  if (tlsWanted || settings.tls !== undefined) options.tls = tlsOptions(settings.tls ?? {})
+  if (nkeyFile !== undefined) {
+    const { nkeyAuthenticator } = await import('./nats.js')
+    const seed = Buffer.from((await contents(nkeyFile)).toString().trim())
+    options.authenticator = wellFormed(nkeyFile, () => nkeyAuthenticator(seed))
+  }
+  if (user !== undefined && passwordFile !== undefined) Object.assign(options, { user, pass: await line(passwordFile) })
+  if (tokenFile !== undefined) options.token = await line(tokenFile)
+  if (tlsWanted || tls !== undefined) options.tls = await tlsOptions(tls ?? {})
   return options
 }
 
-function tlsOptions(files: NonNullable<RemoteSettings['tls']>): TlsOptions {
-  const { caFile, certFile, keyFile } = files
-  return { ...(caFile && { caFile }), ...(certFile && { certFile }), ...(keyFile && { keyFile }) }
+async function tlsOptions({ caFile, certFile, keyFile }: NonNullable<RemoteSettings['tls']>): Promise<TlsOptions> {
+  const options: TlsOptions = {}
+  if (caFile !== undefined) options.ca = (await contents(caFile)).toString()
+  if (certFile !== undefined) options.cert = (await contents(certFile)).toString()
+  if (keyFile !== undefined) options.key = (await contents(keyFile)).toString()
+  return options
+}
+
+async function contents(path: string): Promise<Buffer> {
+  try {
+    return await readFile(path)
+  } catch (error) {
+    const why = error instanceof Error && 'code' in error ? error.code : error
+    throw new Misconfigured(`${path} cannot be read (${why})`, 'correct the path in purser.toml, or its permissions')
+  }
+}
+
+const line = async (path: string): Promise<string> => (await contents(path)).toString().replace(/\r?\n$/, '')
+
+/** The client's own words about a bad key might hold a part of it. */
+function wellFormed<T>(path: string, make: () => T): T {
+  try {
+    return make()
+  } catch {
+    throw new Misconfigured(`${path} holds no credentials for NATS`, 'make it anew with `nsc` or `nk`')
+  }
 }
 
 function tryParse(text: string): URL | undefined {

@@ -9,6 +9,7 @@ export {
   DiscardPolicy,
   headers,
   nanos,
+  nkeyAuthenticator,
   RetentionPolicy,
   StorageType,
 } from 'nats'

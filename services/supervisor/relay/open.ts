@@ -11,6 +11,7 @@ import { type RelayStatus, startRelay } from './relay.js'
 export interface OpenRelay {
   /** undefined when nothing is relayed. */
   status(): RelayStatus | undefined
+  waitingSince(): Promise<bigint | undefined>
   close(): Promise<void>
 }
 
@@ -24,8 +25,8 @@ export interface RelayDeps {
 /** Returns at once; the broker may come later. */
 export function openRelay({ settings, journal, publication, log }: RelayDeps): OpenRelay {
   const broker = brokerFor(settings, log)
-  if (!broker) return { status: () => undefined, close: async () => {} }
-  const { stream, streamMaxBytes } = settings.nats
+  if (!broker) return { status: () => undefined, waitingSince: async () => undefined, close: async () => {} }
+  const { stream, streamMaxBytes, streamReplicas } = settings.nats
   const relay = startRelay({
     journal,
     publication,
@@ -33,10 +34,15 @@ export function openRelay({ settings, journal, publication, log }: RelayDeps): O
     broker,
     log,
     memoryPath: join(settings.root, 'relay.json'),
-    stream: { ...(stream && { name: stream }), ...(streamMaxBytes && { bytesMax: streamMaxBytes }) },
+    stream: {
+      ...(stream && { name: stream }),
+      ...(streamMaxBytes && { bytesMax: streamMaxBytes }),
+      ...(streamReplicas && { replicas: streamReplicas }),
+    },
   })
   return {
     status: () => relay.status(),
+    waitingSince: () => relay.waitingSince(),
     async close() {
       await relay.stop()
       await broker.close()
@@ -47,9 +53,5 @@ export function openRelay({ settings, journal, publication, log }: RelayDeps): O
 function brokerFor({ root, state, nats }: Settings, log: Logger): Broker | undefined {
   if (nats.server === 'off') return undefined
   if (nats.server === 'embedded') return embeddedBroker({ root, state, log })
-  return remoteBroker({
-    url: nats.server,
-    ...(nats.credentialsFile && { credentialsFile: nats.credentialsFile }),
-    ...(nats.tlsCaFile && { tls: { caFile: nats.tlsCaFile } }),
-  })
+  return remoteBroker({ url: nats.server, ...nats.login, ...(Object.keys(nats.tls).length > 0 && { tls: nats.tls }) })
 }

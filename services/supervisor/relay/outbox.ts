@@ -8,10 +8,14 @@ import { type Message, messageIdHeader, type Place } from './message.js'
 import type { Recovery } from './recovery.js'
 import { apiCode } from './stream.js'
 
-/** What is published and not yet acknowledged: bounds the memory that a slow broker costs. */
+/** What is taken from the journal and not yet acknowledged: bounds the memory that a slow broker costs. */
 const inFlightMax = 256
-const inFlightBytesMax = 4 << 20
+/** A link that carries this in two pings' time is fast enough. */
+const inFlightBytesMax = 1 << 20
 const wrongLastMessage = 10070
+/** So many messages go one by one when a stranger's came between ours; doubled each time that it happens again soon. */
+const aloneMin = 8
+const aloneMax = 1024
 
 export interface OutboxOptions {
   connection: NatsConnection
@@ -20,32 +24,44 @@ export interface OutboxOptions {
   inbox: string
   stream: string
   recovery: Recovery
-  /** Each message demands that the one before it is the stream's last, so that nothing follows a message that failed. */
-  chained: boolean
+  /** How long the broker may be silent while something is on its way. */
   ackTimeoutMs: number
   /** `settled` moved on by one message. */
   onSettled(settled: Place, duplicate: boolean): void
-  /** Called once. `foreign`: the chain broke because somebody else published to the stream. */
-  onFailed(error: unknown, foreign: boolean): void
+  /** Called once. */
+  onFailed(error: unknown): void
 }
 
 interface Flight {
   sequence: Sequence
-  bytes: number
-  /** As performance.now() tells it. */
-  sentAt: number
+  /** undefined: lies in the stream already, behind a gap. */
+  message: Message | undefined
   ack?: Ack
 }
 
+/**
+ * A message that follows another one still on its way demands that this one is the stream's last. So when the broker
+ * does not take a message (it is full, its leader changes), it takes none of those behind it either, and the order
+ * holds. In a stream that others publish to, too, theirs may come between: then all that followed is refused as well,
+ * and is sent once more, one by one for a while.
+ */
 export class Outbox {
   /** Everything up to here is in the stream. */
   #settled: Place
   readonly #beyond: Set<Sequence>
   #flights: Flight[] = []
+  /** The first of them, that many, were sent. */
+  #sent = 0
   readonly #unanswered = new Map<string, Flight>()
+  #tokens = 0
   readonly #end: () => void
   #bytes = 0
-  #lastId: string | undefined
+  /** Messages that still have to go one by one. */
+  #alone = 0
+  #nextAlone = aloneMin
+  #landedTogether = 0
+  /** When the broker answered last, or had nothing to answer, as performance.now() tells it. */
+  #heardAt = 0
   #failed = false
   #waiting: (() => void)[] = []
 
@@ -58,11 +74,10 @@ export class Outbox {
     const answers = connection.subscribe(`${inbox}.*`, {
       callback: (error, answer) => {
         if (error) return this.#fail(error) // the login may not subscribe here: then there is no answer either
-        const flight = this.#unanswered.get(answer.subject.slice(inbox.length + 1))
-        if (flight) this.#answered(flight, answer)
+        this.#answered(answer.subject.slice(inbox.length + 1), answer)
       },
     })
-    const clock = setInterval(() => this.#checkAge(), ackTimeoutMs / 4)
+    const clock = setInterval(() => this.#checkSilence(), ackTimeoutMs / 4)
     this.#end = () => {
       clearInterval(clock)
       if (!connection.isClosed()) answers.unsubscribe()
@@ -88,8 +103,8 @@ export class Outbox {
   /** Already in the stream, behind a gap: takes its place in the order without being sent. */
   skips(sequence: Sequence): boolean {
     if (!this.#beyond.has(sequence)) return false
-    this.#flights.push({ sequence, bytes: 0, sentAt: 0, ack: { position: 0, duplicate: true } })
-    this.#land()
+    this.#flights.push({ sequence, message: undefined, ack: { position: 0, duplicate: true } })
+    this.#proceed()
     return true
   }
 
@@ -110,46 +125,76 @@ export class Outbox {
 
   send(message: Message): void {
     if (this.#failed) return
-    const { connection, newHeaders, inbox, stream, chained } = this.options
+    this.#flights.push({ sequence: message.sequence, message })
+    this.#bytes += message.data.length
+    this.#proceed()
+  }
+
+  #proceed(): void {
+    for (;;) {
+      this.#land()
+      const flight = this.#flights[this.#sent]
+      if (this.#failed || !flight || (this.#alone > 0 && this.#sent > 0)) return
+      const before = this.#flights[this.#sent - 1]
+      this.#sent += 1
+      if (flight.message) this.#publish(flight, flight.message, before?.message)
+    }
+  }
+
+  #publish(flight: Flight, message: Message, before: Message | undefined): void {
+    const { connection, newHeaders, inbox, stream } = this.options
     const headers = newHeaders()
     headers.append(messageIdHeader, message.id)
     headers.append('Nats-Expected-Stream', stream)
-    if (chained && this.#lastId !== undefined) headers.append('Nats-Expected-Last-Msg-Id', this.#lastId)
+    if (before) headers.append('Nats-Expected-Last-Msg-Id', before.id)
     for (const [name, value] of message.headers) headers.append(name, value)
-    const token = message.sequence.toString()
-    const flight: Flight = { sequence: message.sequence, bytes: message.data.length, sentAt: performance.now() }
-    this.#flights.push(flight)
+    const token = String(++this.#tokens)
+    if (this.#unanswered.size === 0) this.#heardAt = performance.now()
     this.#unanswered.set(token, flight)
-    this.#bytes += flight.bytes
-    this.#lastId = message.id
     try {
       connection.publish(message.subject, message.data, { reply: `${inbox}.${token}`, headers })
       failpoint('relay.published')
     } catch (error) {
-      this.#fail(error, flight)
+      this.#fail(error)
     }
   }
 
-  #answered(flight: Flight, answer: Msg): void {
-    this.#unanswered.delete(flight.sequence.toString())
+  #answered(token: string, answer: Msg): void {
+    const flight = this.#unanswered.get(token)
+    if (!flight || this.#failed) return
+    this.#heardAt = performance.now()
+    this.#unanswered.delete(token)
     try {
       flight.ack = parseAck(answer)
-      this.#land()
     } catch (error) {
-      this.#fail(error, flight)
+      // Only the first: that another one's predecessor is not the last may also mean that it never arrived.
+      if (apiCode(error) === wrongLastMessage && flight === this.#flights[0]) this.#sendAlone()
+      else this.#fail(error)
     }
+    this.#proceed()
   }
 
-  #checkAge(): void {
-    const oldest = this.#flights[0]
-    if (!oldest || oldest.ack || performance.now() - oldest.sentAt < this.options.ackTimeoutMs) return
-    this.#fail(new Refused('the broker does not acknowledge', 'TIMEOUT', { err_code: 0 }), oldest)
+  /** Somebody else's message came between ours, so that this one and all behind it are refused. */
+  #sendAlone(): void {
+    this.#unanswered.clear()
+    this.#sent = 0
+    this.#alone = this.#nextAlone
+    this.#nextAlone = Math.min(2 * this.#nextAlone, aloneMax)
+    this.#landedTogether = 0
+  }
+
+  /** A slow broker answers late, but answers; one that is away does not. */
+  #checkSilence(): void {
+    if (this.#unanswered.size === 0 || performance.now() - this.#heardAt < this.options.ackTimeoutMs) return
+    this.#fail(new Refused('the broker does not acknowledge', 'TIMEOUT', { err_code: 0 }))
   }
 
   #land(): void {
     for (let first = this.#flights[0]; first?.ack && !this.#failed; first = this.#flights[0]) {
       this.#flights.shift()
-      this.#bytes -= first.bytes
+      if (this.#sent > 0) this.#sent -= 1
+      this.#bytes -= first.message?.data.length ?? 0
+      this.#countCalm()
       this.#beyond.delete(first.sequence)
       // While gaps are open, later messages may lie before this one: a restart has to look from the old position on.
       const position = this.#beyond.size > 0 ? 0 : first.ack.position
@@ -160,11 +205,15 @@ export class Outbox {
     this.#wake()
   }
 
-  #fail(error: unknown, flight?: Flight): void {
+  #countCalm(): void {
+    if (this.#alone > 0) this.#alone -= 1
+    else if (++this.#landedTogether > inFlightMax) this.#nextAlone = aloneMin
+  }
+
+  #fail(error: unknown): void {
     if (this.#failed) return
     this.#failed = true
-    const foreign = apiCode(error) === wrongLastMessage && flight !== undefined && this.#flights[0] === flight
-    this.options.onFailed(error, foreign)
+    this.options.onFailed(error)
     this.#wake()
   }
 

@@ -4,11 +4,14 @@ import type { Logger } from 'pino'
 import type { JournalRecord, Sequence } from '../journal/journal.js'
 import type { Publication } from '../state/publication.js'
 import type { Broker, Problem } from './broker.js'
-import { explain } from './explain.js'
+import { SessionEnded } from './ended.js'
+import { explain, type FailureReason } from './explain.js'
 import type { Source } from './follow.js'
 import { MemoryFile } from './memory.js'
-import { runSession, SessionEnded, type SessionEvents } from './session.js'
+import { runSession, type SessionEvents } from './session.js'
+import { SparingLog } from './sparing.js'
 import { defaultStream, type StreamSettings } from './stream.js'
+import { SyncedPlace } from './synced.js'
 
 export interface RelayOptions {
   journal: Source
@@ -19,9 +22,11 @@ export interface RelayOptions {
   /** Where the relay keeps its place: below the durable root. */
   memoryPath: string
   stream?: Partial<StreamSettings>
-  /** How long the broker may take for one answer. */
+  /** How long the broker may be silent. */
   answerTimeoutMs?: number
   idleCheckMs?: number
+  /** After that long an acknowledged message is on the broker's disk. */
+  syncedAfterMs?: number
 }
 
 export interface RelayStatus {
@@ -32,10 +37,15 @@ export interface RelayStatus {
   cursor: Sequence
   /** Durable events that are not in the stream yet. */
   lag: bigint
-  /** Since the start: acknowledged messages, those of them that the broker had already, failed sessions. */
+  /** The events up to here may leave the journal: the stream keeps them, also if the broker's power is cut now. */
+  released: Sequence
+  /** Since the start: connections that found their place in the stream, and acknowledged messages … */
+  connections: number
   published: number
+  /** … those of them that the broker had already, those that the stream had and lost, and what went wrong. */
   duplicates: number
-  errors: number
+  republished: bigint
+  failures: ReadonlyMap<FailureReason, number>
   /** Events that the journal dropped before they could be published. */
   dropped: bigint
   problem: Problem | undefined
@@ -43,6 +53,8 @@ export interface RelayStatus {
 
 export interface Relay {
   status(): RelayStatus
+  /** When the oldest event that is not in the stream yet was decided; undefined when all are. */
+  waitingSince(): Promise<bigint | undefined>
   /** Lets what is on its way arrive, for two seconds at most. The broker stays open: it is its opener's. */
   stop(): Promise<void>
 }
@@ -60,21 +72,26 @@ class Outward implements Relay {
   readonly #memory: MemoryFile
   readonly #stop = new AbortController()
   readonly #running: Promise<void>
-  #status: Omit<RelayStatus, 'cursor' | 'lag'>
-  #chained: boolean
+  readonly #sparing: SparingLog
+  readonly #synced: SyncedPlace
+  readonly #failures = new Map<FailureReason, number>()
+  #status: Omit<RelayStatus, 'cursor' | 'lag' | 'released'>
   #pauseMs = pauseMinMs
 
   constructor(readonly options: RelayOptions) {
     const { broker, journal, log, memoryPath } = options
     this.#memory = new MemoryFile(memoryPath, journal.id, log)
-    this.#chained = broker.exclusive
+    this.#sparing = new SparingLog(log)
+    this.#synced = new SyncedPlace(options.syncedAfterMs)
     this.#status = {
       state: 'connecting',
       broker: broker.name,
       stream: this.#stream.name,
+      connections: 0,
       published: 0,
       duplicates: 0,
-      errors: 0,
+      republished: 0n,
+      failures: this.#failures,
       dropped: 0n,
       problem: undefined,
     }
@@ -85,7 +102,23 @@ class Outward implements Relay {
     const cursor = this.#memory.memory?.sequence ?? 0n
     const behind = this.options.journal.last() - cursor
     const problem = this.#status.problem ?? this.options.broker.problem()
-    return { ...this.#status, problem, cursor, lag: behind > 0n ? behind : 0n }
+    return { ...this.#status, problem, cursor, lag: behind > 0n ? behind : 0n, released: this.#released(cursor) }
+  }
+
+  async waitingSince(): Promise<bigint | undefined> {
+    const { journal } = this.options
+    const { cursor, lag } = this.status()
+    if (lag === 0n) return undefined
+    const [next, first] = [cursor + 1n, journal.first()]
+    for await (const { timeUnixNano } of journal.read(next > first ? next : first)) return timeUnixNano
+    return undefined
+  }
+
+  /** While the broker is away its word may turn out void when it is back (a store that was wiped): nothing is released. */
+  #released(cursor: Sequence): Sequence {
+    if (this.#status.state !== 'publishing') return 0n
+    this.#synced.reached(cursor, performance.now())
+    return this.#synced.at(performance.now())
   }
 
   async stop(): Promise<void> {
@@ -119,9 +152,9 @@ class Outward implements Relay {
     const { journal, publication, node, broker, answerTimeoutMs = 10_000, idleCheckMs = 15_000 } = this.options
     const origin = { node, journal: journal.id }
     const memory = this.#memory.memory
-    const [stream, chained, on] = [this.#stream, this.#chained, this.#events]
+    const [stream, on] = [this.#stream, this.#events]
     return runSession(
-      { journal, publication, origin, broker, stream, answerTimeoutMs, idleCheckMs, memory, chained, on },
+      { journal, publication, origin, broker, stream, answerTimeoutMs, idleCheckMs, memory, on },
       signal,
     )
   }
@@ -130,14 +163,18 @@ class Outward implements Relay {
     connected: server => this.options.log.debug({ server }, 'connected to NATS'),
     recovered: (stream, { settled, beyond, reason }) => {
       const { log, journal } = this.options
+      const before = this.#memory.memory?.sequence ?? 0n
+      if (reason === 'refilled' && before > settled.sequence) this.#status.republished += before - settled.sequence
       this.#memory.keep({ stream: stream.name, created: stream.created, ...settled })
+      this.#synced.forget()
       Object.assign(this.#status, { state: 'publishing', stream: stream.name })
+      this.#status.connections += 1
       // Otherwise the first acknowledgement says that all is well again.
       if (settled.sequence >= journal.last()) this.#status.problem = undefined
       const facts = { stream: stream.name, after: settled.sequence, last: journal.last(), gaps: beyond.size > 0 }
       if (reason === 'refilled')
         log.warn(facts, 'the stream holds less than it did: what the journal still has of it is published again')
-      else if (this.#status.problem === undefined) log.info(facts, 'events go out to NATS')
+      else if (this.#status.problem === undefined) this.#sparing.info(facts, 'events go out to NATS')
     },
     dropped: error => {
       this.#status.dropped += error.first - error.wanted
@@ -148,9 +185,9 @@ class Outward implements Relay {
       )
     },
     omitted: (sequence, bytes) =>
-      this.options.log.warn(
+      this.#sparing.warn(
         { sequence, bytes },
-        "an event is larger than the broker's max_payload: it goes out without data",
+        "an event is larger than the broker's max_payload: it goes out without data, which the journal keeps; raise it",
       ),
     settled: (memory, duplicate) => {
       this.#memory.keep(memory)
@@ -159,25 +196,19 @@ class Outward implements Relay {
       this.#pauseMs = pauseMinMs
       if (this.#status.problem === undefined) return
       this.#status.problem = undefined
-      this.options.log.info({ after: memory.sequence }, 'events go out to NATS again')
-    },
-    foreign: () => {
-      this.#chained = false
-      this.options.log.info(
-        'somebody else publishes to the stream: a failed message may now be overtaken by the next ones',
-      )
+      this.#sparing.info({ after: memory.sequence }, 'events go out to NATS again')
     },
   }
 
   #failed(error: unknown): void {
     const { log, broker } = this.options
-    const problem = explain(error)
+    const { reason, ...problem } = explain(error)
     const isNews = problem.message !== this.#status.problem?.message
-    this.#status.errors += 1
+    this.#failures.set(reason, (this.#failures.get(reason) ?? 0) + 1)
     Object.assign(this.#status, { state: 'connecting', problem })
     const facts = { broker: broker.name, advice: problem.advice, lag: this.status().lag }
-    if (error instanceof SessionEnded) log.info(facts, `NATS: ${problem.message}`)
-    else if (isNews) log.warn(facts, `NATS: ${problem.message}; events wait in the journal`)
+    if (error instanceof SessionEnded) this.#sparing.info(facts, `NATS: ${problem.message}`)
+    else if (isNews) this.#sparing.warn(facts, `NATS: ${problem.message}; events wait in the journal`)
     else log.debug(facts, `NATS: still ${problem.message}`)
   }
 

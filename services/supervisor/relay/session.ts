@@ -1,10 +1,12 @@
 // One connection to the broker, from login to its end: find the place, then publish in order.
+import { Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ConnectionOptions, JetStreamManager, NatsConnection } from 'nats'
 import type { JournalRecord, Sequence } from '../journal/journal.js'
 import type { Publication } from '../state/publication.js'
 import { Refused } from './ack.js'
 import type { Broker } from './broker.js'
+import { SessionEnded } from './ended.js'
 import { follow, RecordsDropped, type Source } from './follow.js'
 import { message, type Origin, type Place } from './message.js'
 import { Outbox } from './outbox.js'
@@ -26,7 +28,6 @@ export interface SessionOptions {
   /** Looks that often whether the stream is still there when nothing is under way. */
   idleCheckMs: number
   memory: Memory | undefined
-  chained: boolean
   on: SessionEvents
 }
 
@@ -38,31 +39,33 @@ export interface SessionEvents {
   /** An event went out without its data, which is larger than the broker takes. */
   omitted(sequence: Sequence, bytes: number): void
   settled(memory: Memory, duplicate: boolean): void
-  /** Somebody else publishes to the stream, so that messages cannot be chained. */
-  foreign(): void
-}
-
-/** The connection ended, or the stream is not what it was: the next session will find out what is to be done. */
-export class SessionEnded extends Error {
-  constructor(message: string, options?: { cause?: unknown }) {
-    super(message, options)
-    this.name = 'SessionEnded'
-  }
 }
 
 /** Publishes until something fails, which it throws, or until `signal` aborts. It leaves nothing open. */
 export async function runSession(options: SessionOptions, signal: AbortSignal): Promise<void> {
   const endpoint = await options.broker.endpoint(signal)
   const connection = await dial(endpoint, options, signal)
-  const close = () => void connection.close().catch(() => undefined)
   try {
     options.on.connected(connection.getServer())
     const publisher = await abortable(prepare(connection, endpoint.inboxPrefix, options, signal), signal)
     await publisher(signal)
   } finally {
-    close()
+    connection.close().catch(() => undefined)
     await deadline(connection.closed(), closeTimeoutMs)
   }
+}
+
+/**
+ * What the kernel still holds for a broker that is cut off would be sent when the way is open again, minutes later:
+ * behind the back of the next session, and perhaps after the stream has forgotten the messages' ids. The client keeps
+ * its socket to itself; where it is not found (another version, TLS), the stream's duplicate window has to do.
+ */
+function reset(connection: NatsConnection): void {
+  const socket = ['protocol', 'transport', 'socket'].reduce(
+    (value: unknown, name) => (typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined),
+    connection,
+  )
+  if (socket instanceof Socket && !('encrypted' in socket) && !socket.destroyed) socket.resetAndDestroy()
 }
 
 async function dial(
@@ -115,14 +118,11 @@ async function prepare(
       inbox: createInbox(inboxPrefix),
       stream: stream.name,
       recovery,
-      chained: options.chained,
       ackTimeoutMs: timeout,
       onSettled: (place, duplicate) =>
         on.settled({ stream: stream.name, created: stream.created, ...place }, duplicate),
-      onFailed: (error, foreign) => {
-        if (foreign) on.foreign()
-        end.abort(connection.isClosed() ? new SessionEnded('the connection to the broker was lost') : error)
-      },
+      onFailed: error =>
+        end.abort(connection.isClosed() ? new SessionEnded('the connection to the broker was lost') : error),
     })
     const lost = () => end.abort(new SessionEnded('the connection to the broker was lost'))
     connection.closed().then(lost, lost)
@@ -144,6 +144,7 @@ async function prepare(
     } finally {
       clearInterval(idle)
       outbox.close()
+      if (!outbox.idle) reset(connection)
     }
   }
 }

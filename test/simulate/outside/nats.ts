@@ -11,6 +11,7 @@ export const RetentionPolicy = { Limits: 'limits' }
 export const StorageType = { File: 'file' }
 export const nanos = (milliseconds: number): number => milliseconds * 1_000_000
 export const credsAuthenticator = (): undefined => undefined
+export const nkeyAuthenticator = (): undefined => undefined
 
 let inboxes = 0
 export const createInbox = (prefix = '_INBOX'): string => `${prefix}.${++inboxes}`

@@ -20,7 +20,10 @@ const relayStatus: RelayStatus = {
   lag: 10n,
   published: 90,
   duplicates: 1,
-  errors: 2,
+  released: 80n,
+  connections: 2,
+  republished: 4n,
+  failures: new Map([['login', 2]]),
   dropped: 3n,
   problem: undefined,
 }
@@ -64,6 +67,7 @@ function fed(): Metrics {
   })
   metrics.watch({
     relay: () => relayStatus,
+    relayWaitingSince: async () => BigInt(Date.now() - 60_000) * 1_000_000n,
     plugins: () => [{ kind: 'snapshotter', id: 'overlayfs', state: 'ready' }],
   })
   return metrics
@@ -92,6 +96,11 @@ t.test('everything that was fed, before the instruments were loaded and at the s
     'purser_journal_writable 1',
     'purser_relay_connected 1',
     'purser_relay_lag_events 10',
+    'purser_relay_cursor 90',
+    'purser_relay_released 80',
+    'purser_relay_connections_total 2',
+    'purser_relay_republished_total 4',
+    'purser_relay_failures_total{reason="login"} 2',
     'purser_relay_published_total 90',
     'purser_relay_dropped_total 3',
     'purser_plugin_state{kind="snapshotter",id="overlayfs",state="ready"} 1',
@@ -166,7 +175,15 @@ function ask(port: number, path: string, method = 'GET'): Promise<Answer> {
 
 t.test('the endpoint answers what it has, and refuses the rest', async t => {
   const reasons: string[] = []
-  const server = await serveMetrics({ host: '127.0.0.1', port: 0, metrics: fed(), health: () => reasons, log })
+  const remarks = ['NATS is away; 3 events wait in the journal']
+  const server = await serveMetrics({
+    host: '127.0.0.1',
+    port: 0,
+    metrics: fed(),
+    health: () => reasons,
+    remarks: () => remarks,
+    log,
+  })
   t.teardown(() => server.close())
   const { port } = server
   const metrics = await ask(port, '/metrics')
@@ -176,11 +193,11 @@ t.test('the endpoint answers what it has, and refuses the rest', async t => {
   t.match(await ask(port, '/'), { status: 404 })
   const healthy = await ask(port, '/healthz')
   t.match(healthy, { status: 200, type: 'application/json' })
-  t.same(JSON.parse(healthy.body), { status: 'serving', reasons: [] })
+  t.same(JSON.parse(healthy.body), { status: 'serving', reasons: [], remarks })
   reasons.push('the journal is full: free space')
   const ill = await ask(port, '/healthz')
   t.equal(ill.status, 503)
-  t.same(JSON.parse(ill.body), { status: 'not serving', reasons })
+  t.same(JSON.parse(ill.body), { status: 'not serving', reasons, remarks })
 })
 
 t.test('a scrape that fails is an answer too, not an end', async t => {
@@ -190,14 +207,21 @@ t.test('a scrape that fails is an answer too, not an end', async t => {
       throw new Error('no tasks today')
     },
   })
-  const server = await serveMetrics({ host: '127.0.0.1', port: 0, metrics, health: () => [], log })
+  const server = await serveMetrics({ host: '127.0.0.1', port: 0, metrics, health: () => [], remarks: () => [], log })
   t.teardown(() => server.close())
   t.match(await ask(server.port, '/metrics'), { status: 500, body: /no tasks today/ })
   t.match(await ask(server.port, '/healthz'), { status: 200 })
 })
 
 t.test('huge headers are refused, and closing does not wait for idle connections', async t => {
-  const server = await serveMetrics({ host: '127.0.0.1', port: 0, metrics: fed(), health: () => [], log })
+  const server = await serveMetrics({
+    host: '127.0.0.1',
+    port: 0,
+    metrics: fed(),
+    health: () => [],
+    remarks: () => [],
+    log,
+  })
   const socket = connect(server.port, '127.0.0.1')
   let answer = ''
   socket.setEncoding('utf8').on('data', text => {
@@ -222,7 +246,8 @@ t.test('an address that cannot be had is refused with advice', async t => {
   await new Promise(resolve => squatter.once('listening', resolve))
   const address = squatter.address()
   const port = address !== null && typeof address === 'object' ? address.port : 0
-  const at = (host: string, port: number) => serveMetrics({ host, port, metrics: fed(), health: () => [], log })
+  const at = (host: string, port: number) =>
+    serveMetrics({ host, port, metrics: fed(), health: () => [], remarks: () => [], log })
   await t.rejects(at('127.0.0.1', port), {
     message: new RegExp(`127.0.0.1:${port} is in use: see who has it with .ss -ltnp`),
   })
