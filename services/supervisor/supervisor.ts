@@ -181,7 +181,7 @@ async function open(settings: Settings, { host, log, upgrade, succession }: Supe
     compact: () => retention.run(),
     log,
   })
-  metrics.watch({ directory, relay })
+  metrics.watch({ directory, relay, feed })
   return { api, metrics, ready: (withinMs: number) => ready(directory, reconciliation, withinMs) }
 }
 

@@ -60,7 +60,13 @@ const rules: readonly Rule[] = [
   { room: `${supervisor}/relay/`, may: [...folded, `${supervisor}/config.ts`] },
   {
     room: `${supervisor}/metrics/`,
-    may: [...decided, `${supervisor}/config.ts`, `${supervisor}/plugins/`, `${supervisor}/relay/`],
+    may: [
+      ...decided,
+      `${supervisor}/config.ts`,
+      `${supervisor}/feed/`,
+      `${supervisor}/plugins/`,
+      `${supervisor}/relay/`,
+    ],
   },
   {
     room: `${supervisor}/api/`,

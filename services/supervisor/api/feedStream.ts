@@ -20,6 +20,8 @@ export interface Wish<Response> {
   since: Since | undefined
   accepts(happening: Happening): boolean
   marks: boolean
+  /** What is told before anything else. */
+  prelude?: Iterable<Response>
   tell(news: News): Response | undefined
 }
 
@@ -32,12 +34,13 @@ export function feedStream<Request, Response>(
   return call => {
     let subscriber: Subscriber | undefined
     const answers = async function* (request: Request, context: CallContext): AsyncGenerator<Response> {
-      checkJournal(context, feed)
-      const { since, accepts, marks, tell } = wishOf(request, context)
+      checkJournal(single(context.metadata, keys.journal), feed)
+      const { since, accepts, marks, prelude = [], tell } = wishOf(request, context)
       const signal = AbortSignal.any([context.signal, deps.stopping])
       subscriber = await feed.subscribe({ since, accepts, signal, marks })
       // At once, not with the first event: from now on nothing is missed, and the caller may rely on that.
       call.sendMetadata(journalMetadata(feed))
+      yield* prelude
       yield* told(subscriber, tell, deps.stopping)
     }
     const over = () => {
@@ -50,7 +53,7 @@ export function feedStream<Request, Response>(
 }
 
 /** Whatever ends it says how far it came. */
-export async function* told<Response>(
+async function* told<Response>(
   subscriber: Subscriber,
   tell: (news: News) => Response | undefined,
   stop: AbortSignal,
@@ -73,9 +76,8 @@ export function journalMetadata({ journal }: Pick<Feed, 'journal'>): Metadata {
 }
 
 /** A sequence means nothing in another journal. */
-export function checkJournal(context: CallContext, { journal }: Pick<Feed, 'journal'>): void {
-  const meant = single(context.metadata, keys.journal)
-  if (meant === undefined || meant === journal.id) return
+export function checkJournal(meant: string | undefined, { journal }: Pick<Feed, 'journal'>): void {
+  if (meant === undefined || meant === '' || meant === journal.id) return
   throw failedPrecondition(
     `the journal here is ${journal.id}, not ${meant}: sequences of the one mean nothing in the other; begin anew without ${keys.since}`,
   )

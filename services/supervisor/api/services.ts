@@ -10,6 +10,7 @@ import { LeasesService } from '../../../proto/gen/containerd/services/leases/v1/
 import { NamespacesService } from '../../../proto/gen/containerd/services/namespaces/v1/namespace.js'
 import { VersionService } from '../../../proto/gen/containerd/services/version/v1/version.js'
 import { HealthService } from '../../../proto/gen/grpc/health/v1/health.js'
+import { EventsService as PurserEventsService } from '../../../proto/gen/purser/events/v1/events.js'
 import { JournalService } from '../../../proto/gen/purser/journal/v1/journal.js'
 import { UpgradeService } from '../../../proto/gen/purser/upgrade/v1/upgrade.js'
 import type { ContainersDeps } from './containers.js'
@@ -22,6 +23,7 @@ import { type JournalDeps, journalService } from './journal.js'
 import { leasesService } from './leases.js'
 import { namespacesService } from './namespaces.js'
 import { type ObserveCall, observed } from './observe.js'
+import { purserEventsService } from './purserEvents.js'
 import { Repeats, type RepeatsDeps } from './repeats.js'
 import type { Traffic } from './traffic.js'
 import { type UpgradeDeps, upgradeService } from './upgrade.js'
@@ -50,12 +52,13 @@ export function addServices(server: Server, deps: ServicesDeps, others: readonly
     { definition: NamespacesService, implementation: namespacesService(deps) },
     { definition: LeasesService, implementation: leasesService(deps) },
     { definition: EventsService, implementation: eventsService(deps) },
+    { definition: PurserEventsService, implementation: purserEventsService(deps) },
     { definition: JournalService, implementation: journalService(deps) },
     { definition: VersionService, implementation: versionService(deps) },
     ...others,
   ]
   const names = [...stored.map(nameOf), nameOf({ definition: IntrospectionService })]
-  const ids = [...names.map(containerdId), 'healthcheck'].sort()
+  const ids = [...names.filter(isContainerds).map(containerdId), 'healthcheck'].sort()
   const about: Service[] = [
     { definition: IntrospectionService, implementation: introspectionService({ ...deps, services: ids }) },
     { definition: UpgradeService, implementation: upgradeService(deps) },
@@ -79,6 +82,8 @@ function nameOf({ definition }: Pick<Service, 'definition'>): string {
   const [first] = Object.values(definition)
   return first?.path.split('/')[1] ?? ''
 }
+
+const isContainerds = (name: string): boolean => name.startsWith('containerd.')
 
 /** "containerd.services.tasks.v1.Tasks" → "tasks", as `ctr plugins ls` lists it. */
 const containerdId = (name: string): string => name.split('.').at(-3) ?? name

@@ -3,11 +3,11 @@ import { notFound, unimplemented } from '../../../plugins/kit/errors.js'
 import { type CallContext, unary } from '../../../plugins/kit/serve.js'
 import type { TasksServer } from '../../../proto/gen/containerd/services/tasks/v1/tasks.js'
 import type { Metric } from '../../../proto/gen/containerd/types/metrics.js'
-import { type Process, Status } from '../../../proto/gen/containerd/v1/types/task.js'
+import type { Process } from '../../../proto/gen/containerd/v1/types/task.js'
 import type { Clock } from '../clock.js'
 import type { Exec } from '../domain/exec/decide.js'
 import { requestExec, stepExec } from '../domain/exec/decide.js'
-import type { ExecEvent, ExecState } from '../domain/exec/events.js'
+import type { ExecEvent } from '../domain/exec/events.js'
 import { containerStream, execStream, taskStream } from '../domain/streams.js'
 import type { Task } from '../domain/task/decide.js'
 import { requestTask, stepTask } from '../domain/task/decide.js'
@@ -20,6 +20,7 @@ import { mountFromProto, smallFromAny } from '../state/convert.js'
 import type { Store } from '../state/store.js'
 import { type ApiCall, filtersOf, insist, namespacedCall } from './call.js'
 import { exitToProto } from './exit.js'
+import { statusOfExec, statusOfTask } from './processStatus.js'
 
 interface Deps {
   runner: Runner
@@ -293,29 +294,6 @@ function pidOfStart(store: Store, namespace: string, containerId: string, execId
     if (event.type === 'ExecStarted') pid = event.pid
   })
   return { pid: () => pid, stop }
-}
-
-const statusOfTask: Record<TaskState, Status> = {
-  absent: Status.UNKNOWN,
-  creating: Status.UNKNOWN,
-  created: Status.CREATED,
-  starting: Status.CREATED,
-  running: Status.RUNNING,
-  pausing: Status.PAUSING,
-  paused: Status.PAUSED,
-  resuming: Status.PAUSED,
-  stopped: Status.STOPPED,
-  deleting: Status.STOPPED,
-}
-
-const statusOfExec: Record<ExecState, Status> = {
-  absent: Status.UNKNOWN,
-  adding: Status.CREATED,
-  added: Status.CREATED,
-  starting: Status.CREATED,
-  running: Status.RUNNING,
-  stopped: Status.STOPPED,
-  deleting: Status.STOPPED,
 }
 
 /** As containerd answers: the container's id is in `id`, and `container_id` is empty. */

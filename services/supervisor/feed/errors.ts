@@ -24,6 +24,11 @@ export const ahead = (sequence: Sequence, journal: Pick<Journal, 'id' | 'last'>)
     `sequence ${sequence} is ahead of journal ${journal.id}, which ends at ${journal.last()}: it comes from another journal; begin anew without it`,
   )
 
+export const tooEarly = (sequence: Sequence, earliest: Sequence | undefined): StatusError =>
+  outOfRange(
+    `the state at sequence ${sequence} is no longer known: ${earliest === undefined ? 'no earlier one is' : `the earliest that is, is that at ${earliest}`}`,
+  )
+
 /** A reading of the journal failed at `next`: what that means to who asked. */
 export function unreadable(journal: Pick<Journal, 'first'>, next: Sequence, error: unknown): unknown {
   if (error instanceof JournalUnavailable && error.reason === 'closed') return stopping()

@@ -9,7 +9,7 @@ import { Queue, type QueueLimits } from './queue.js'
 export type News =
   | { kind: 'event'; happening: Happening }
   /** All up to here has been told or was not accepted. `present`: nothing is behind it at the moment. */
-  | { kind: 'mark'; sequence: Sequence; present: boolean }
+  | { kind: 'mark'; sequence: Sequence; timeUnixNano: bigint | undefined; present: boolean }
 
 /** When a subscriber that is told little hears how far it has come. */
 export interface MarkSettings {
@@ -49,6 +49,8 @@ export class Subscriber implements AsyncIterable<News> {
   /** The last that it heard, whether it accepted it or not; undefined while it reads the journal. */
   private heard: Sequence | undefined
   private marked: Sequence
+  /** Of the last record that it read or heard. */
+  private timeUnixNano: bigint | undefined
   private readonly queue: Queue
   private wake = () => {}
 
@@ -90,6 +92,7 @@ export class Subscriber implements AsyncIterable<News> {
     const missed = happening.sequence !== this.heard + 1n
     if (missed || (accepted && !this.queue.put(happening))) this.fallBehind()
     else this.heard = happening.sequence
+    this.timeUnixNano = happening.record.timeUnixNano
     if (this.heard === undefined || accepted || this.isMarkDue(this.heard)) this.wake()
   }
 
@@ -100,6 +103,7 @@ export class Subscriber implements AsyncIterable<News> {
         if (signal.aborted) return
         const happening = new Happening(record)
         this.at = record.sequence + 1n
+        this.timeUnixNano = record.timeUnixNano
         if (accepts(happening)) yield this.told(happening)
         else if (marks && this.unmarked() >= marks.records) yield this.mark(false)
       }
@@ -143,7 +147,7 @@ export class Subscriber implements AsyncIterable<News> {
 
   private mark(present: boolean): News {
     this.marked = this.at - 1n
-    return { kind: 'mark', sequence: this.marked, present }
+    return { kind: 'mark', sequence: this.marked, timeUnixNano: this.timeUnixNano, present }
   }
 
   /** Records that it passed since it was told how far it has come. */

@@ -1,5 +1,6 @@
 // Every metric of the supervisor by name. The one module that loads prom-client: import it when it is needed, not before.
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import type { FeedStatus } from '../feed/feed.js'
 import type { JournalHealth, JournalStats, Sequence } from '../journal/journal.js'
 import type { RelayStatus } from '../relay/relay.js'
 import { Series } from './series.js'
@@ -17,6 +18,7 @@ export interface Sources {
   relay(): RelayStatus | undefined
   /** When the oldest event that NATS does not have was decided. */
   relayWaitingSince(): Promise<bigint | undefined>
+  feed(): FeedStatus | undefined
   plugins(): Iterable<{ kind: string; id: string; state: string }>
 }
 
@@ -153,6 +155,26 @@ export class Instruments {
       for (const [reason, count] of sources.relay?.()?.failures ?? []) of.inc({ reason }, count)
     })
     relay('total', 'dropped_total', 'Events that left the journal unpublished.', ({ dropped }) => Number(dropped))
+
+    this.#gauge(
+      'purser_subscribers',
+      'Subscribers to events: reading history, or hearing what comes.',
+      ['state'],
+      gauge => {
+        const status = sources.feed?.()
+        if (!status) return
+        gauge.set({ state: 'history' }, status.history)
+        gauge.set({ state: 'live' }, status.live)
+      },
+    )
+    const subscribers = (name: string, help: string, read: (status: FeedStatus) => number) => {
+      this.#single('total', `purser_subscribers_${name}_total`, help, () => {
+        const status = sources.feed?.()
+        return status && read(status)
+      })
+    }
+    subscribers('fell_behind', 'Times that a subscriber had to read history again.', ({ fellBehind }) => fellBehind)
+    subscribers('ended_slow', 'Subscriptions that were ended as nothing was read.', ({ endedSlow }) => endedSlow)
 
     this.#gauge('purser_plugin_state', '1 for the state that a plugin is in.', ['kind', 'id', 'state'], gauge => {
       gauge.reset()

@@ -2,6 +2,7 @@
 import type { Logger } from 'pino'
 import { Code } from '../../../plugins/kit/errors.js'
 import type { Settings } from '../config.js'
+import type { FeedStatus } from '../feed/feed.js'
 import type { Journal } from '../journal/journal.js'
 import type { PluginStatus } from '../plugins/directory.js'
 import type { CallObserver } from '../plugins/live.js'
@@ -24,6 +25,7 @@ export interface Observation {
 export interface Watched {
   directory: { list(): PluginStatus[] }
   relay: { status(): RelayStatus | undefined; waitingSince(): Promise<bigint | undefined> }
+  feed: { status(): FeedStatus }
 }
 
 export interface ObservationDeps {
@@ -53,6 +55,7 @@ export async function observe({
     tasks: () => tasksByState(store),
     relay: () => watched.relay?.status(),
     relayWaitingSince: async () => watched.relay?.waitingSince(),
+    feed: () => watched.feed?.status(),
     plugins: () => watched.directory?.list() ?? [],
   })
   const stopFlushes = journal.onFlush(flush => metrics.flushed(flush))

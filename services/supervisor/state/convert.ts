@@ -28,6 +28,12 @@ export function timestampFromProto({ seconds, nanos }: ProtoTimestamp): Timestam
   return formatInstant({ seconds, nanos })
 }
 
+/** Nanoseconds since 1970 UTC. Throws INVALID_ARGUMENT for a time outside the years 1 to 9999. */
+export function nanosFromProto(time: ProtoTimestamp): bigint {
+  timestampFromProto(time)
+  return time.seconds * 1_000_000_000n + BigInt(time.nanos)
+}
+
 /** A time that was not set is ''. */
 export function exitFromProto(status: number, at: ProtoTimestamp | undefined): Exit {
   return { status, at: isUnset(at) ? '' : timestampFromProto(at) }

@@ -139,12 +139,12 @@ t.test('a subscriber whose filter passes nothing still learns how far it has com
   const reader = subscriber[Symbol.asyncIterator]()
   const next = async () => (await withDeadline(reader.next(), patienceMs, 'a mark')).value
   const past = [10n, 20n, 30n].map(sequence => ({ kind: 'mark', sequence, present: false }))
-  t.same([await next(), await next(), await next()], past, 'on the way through history')
-  t.same(await next(), { kind: 'mark', sequence: 35n, present: true }, 'when there is no more of it')
+  t.match([await next(), await next(), await next()], past, 'on the way through history')
+  t.match(await next(), { kind: 'mark', sequence: 35n, present: true }, 'when there is no more of it')
   await append([published('/a')])
-  t.same(await next(), { kind: 'mark', sequence: 36n, present: true }, 'when nothing more happens')
+  t.match(await next(), { kind: 'mark', sequence: 36n, present: true }, 'when nothing more happens')
   await append(Array.from({ length: 10 }, () => published('/a')))
-  t.same(await next(), { kind: 'mark', sequence: journal.last(), present: true }, 'when much happens')
+  t.match(await next(), { kind: 'mark', sequence: journal.last(), present: true }, 'when much happens')
 })
 
 t.test('where a subscription begins: behind a sequence, or at a time', async t => {

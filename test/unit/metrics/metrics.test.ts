@@ -68,6 +68,7 @@ function fed(): Metrics {
   metrics.watch({
     relay: () => relayStatus,
     relayWaitingSince: async () => BigInt(Date.now() - 60_000) * 1_000_000n,
+    feed: () => ({ history: 1, live: 2, fellBehind: 3, endedSlow: 4 }),
     plugins: () => [{ kind: 'snapshotter', id: 'overlayfs', state: 'ready' }],
   })
   return metrics
@@ -103,6 +104,10 @@ t.test('everything that was fed, before the instruments were loaded and at the s
     'purser_relay_failures_total{reason="login"} 2',
     'purser_relay_published_total 90',
     'purser_relay_dropped_total 3',
+    'purser_subscribers{state="history"} 1',
+    'purser_subscribers{state="live"} 2',
+    'purser_subscribers_fell_behind_total 3',
+    'purser_subscribers_ended_slow_total 4',
     'purser_plugin_state{kind="snapshotter",id="overlayfs",state="ready"} 1',
     'purser_plugin_state{kind="snapshotter",id="overlayfs",state="lost"} 0',
     'purser_plugin_call_duration_seconds_count{kind="snapshotter",id="overlayfs",method="Snapshots/Prepare",code="OK"} 1',
