@@ -6,54 +6,24 @@ import { join } from 'node:path'
 import { headers, nanos } from 'nats'
 import t from 'tap'
 import { type Broker, remoteBroker } from '../../../services/supervisor/relay/broker.js'
-import { type Relay, type RelayOptions, startRelay } from '../../../services/supervisor/relay/relay.js'
-import { pause, type Scope, until } from '../../harness/wait.js'
+import type { RelayOptions } from '../../../services/supervisor/relay/relay.js'
+import { pause, until } from '../../harness/wait.js'
 import { LossyProxy } from './proxy.js'
 import {
+  caughtUp,
   client,
   directory,
+  forgetfulStream,
   modulePath,
-  type Nats,
   nats,
   program,
   publication,
-  quiet,
   range,
-  type Stored,
+  relayTo,
+  sequences,
   stored,
   TinyJournal,
 } from './support.js'
-
-interface Settings extends Partial<Omit<RelayOptions, 'journal'>> {
-  url?: string
-}
-
-async function relayTo(scope: Scope, journal: TinyJournal, { url = '', ...settings }: Settings): Promise<Relay> {
-  const memoryPath = join(await directory(scope), 'relay.json')
-  const broker = settings.broker ?? remoteBroker({ url })
-  const relay = startRelay({ journal, publication, node: 'n1', broker, log: quiet, memoryPath, ...settings })
-  scope.teardown(() => relay.stop())
-  return relay
-}
-
-const caughtUp = (relay: Relay, journal: TinyJournal) =>
-  until(
-    'the relay to catch up',
-    () => relay.status().state === 'publishing' && relay.status().cursor === journal.last(),
-    {
-      timeoutMs: 20_000,
-    },
-  )
-
-const sequences = (messages: Stored[]) => messages.map(message => message.sequence)
-
-/** A stream that forgets message ids almost at once, so that nothing but the relay's own care prevents repeats. */
-async function forgetfulStream(scope: Scope, { url }: Nats, extra: Record<string, number | string> = {}) {
-  const connection = await client(scope, { servers: url })
-  const manager = await connection.jetstreamManager()
-  await manager.streams.add({ name: 'PURSER', subjects: ['purser.>'], duplicate_window: nanos(100), ...extra })
-  return { connection, manager }
-}
 
 const forgotten = () => pause(200)
 

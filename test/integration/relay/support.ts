@@ -8,9 +8,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
-import { type ConnectionOptions, connect, type NatsConnection } from 'nats'
+import { type ConnectionOptions, connect, type NatsConnection, nanos } from 'nats'
 import pino, { type Logger } from 'pino'
 import type { Entry, Journal, JournalRecord, Sequence } from '../../../services/supervisor/journal/journal.js'
+import { remoteBroker } from '../../../services/supervisor/relay/broker.js'
+import { type Relay, type RelayOptions, startRelay } from '../../../services/supervisor/relay/relay.js'
 import type { Publication } from '../../../services/supervisor/state/publication.js'
 import { type Scope, until } from '../../harness/wait.js'
 
@@ -184,6 +186,42 @@ export async function stored(connection: NatsConnection, stream = 'PURSER'): Pro
       text: Buffer.from(message.data).toString(),
     }
   }
+}
+
+/** What a relay of a test is not given, it has from here. */
+export interface RelaySettings extends Partial<Omit<RelayOptions, 'journal'>> {
+  url?: string
+}
+
+export async function relayTo(
+  scope: Scope,
+  journal: TinyJournal,
+  { url = '', ...settings }: RelaySettings,
+): Promise<Relay> {
+  const memoryPath = join(await directory(scope), 'relay.json')
+  const broker = settings.broker ?? remoteBroker({ url })
+  const relay = startRelay({ journal, publication, node: 'n1', broker, log: quiet, memoryPath, ...settings })
+  scope.teardown(() => relay.stop())
+  return relay
+}
+
+export const caughtUp = (relay: Relay, journal: TinyJournal) =>
+  until(
+    'the relay to catch up',
+    () => relay.status().state === 'publishing' && relay.status().cursor === journal.last(),
+    {
+      timeoutMs: 60_000,
+    },
+  )
+
+export const sequences = (messages: Stored[]) => messages.map(message => message.sequence)
+
+/** A stream that forgets message ids almost at once, so that nothing but the relay's own care prevents repeats. */
+export async function forgetfulStream(scope: Scope, { url }: Nats, extra: Record<string, number | string> = {}) {
+  const connection = await client(scope, { servers: url })
+  const manager = await connection.jetstreamManager()
+  await manager.streams.add({ name: 'PURSER', subjects: ['purser.>'], duplicate_window: nanos(100), ...extra })
+  return { connection, manager }
 }
 
 export const range = (first: number, last: number): number[] =>
