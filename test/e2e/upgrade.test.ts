@@ -8,7 +8,7 @@ import { ImagesService as Images } from '../../proto/gen/containerd/services/ima
 import { LeasesService as Leases } from '../../proto/gen/containerd/services/leases/v1/leases.js'
 import { ListTasksRequest, TasksService as Tasks } from '../../proto/gen/containerd/services/tasks/v1/tasks.js'
 import { VersionService } from '../../proto/gen/containerd/services/version/v1/version.js'
-import { exitsOf } from '../harness/history.js'
+import { exitsOf, history } from '../harness/history.js'
 import type { Host } from '../harness/host.js'
 import { busyboxName } from '../harness/image.js'
 import { alive } from '../harness/process.js'
@@ -73,6 +73,9 @@ function traffic(host: Host) {
   }
 }
 
+/** purser.<node>.<namespace>.containers.create.<id> */
+const topicOf = (subject: string) => `/${subject.split('.').slice(3, 5).join('/')}`
+
 async function running(host: Host, id: string, script: string): Promise<number> {
   await host.ok('run', '-d', busyboxName, id, 'sh', '-c', script)
   const { process } = await host.call(Tasks.get, { containerId: id, execId: '' })
@@ -100,6 +103,7 @@ t.test('no call fails, no container notices, no exit is lost', { skip: purserOnl
     host.call(Tasks.wait, { containerId, execId: '' }, { timeoutMs: 300_000 }),
   )
 
+  const events = await host.events()
   const calls = traffic(host)
   await until('some traffic', () => calls.made() > 20)
   const giving = host.log.first('the switch', ({ msg }) => msg.startsWith('giving way'), { timeoutMs })
@@ -112,6 +116,16 @@ t.test('no call fails, no container notices, no exit is lost', { skip: purserOnl
   await until('more traffic', () => calls.made() > after + 20, { timeoutMs })
   t.same(await calls.stop(), [])
 
+  // ctr knows nothing of sequences, and was told everything once, in order.
+  const last = host.id('last')
+  await host.ok('containers', 'create', busyboxName, last)
+  await events.first('/containers/create', ({ event }) => event.id === last, timeoutMs)
+  const journaled = (await history(host)).map(({ subject, data }) => `${topicOf(subject)} ${data.id}`)
+  const printed = events.all.map(({ topic, event }) => `${topic} ${event.id}`)
+  const ofTraffic = (line: string) => /^\/containers\/(create|delete) t\d+$/.test(line)
+  t.same(printed.filter(ofTraffic), journaled.filter(ofTraffic))
+  t.ok(printed.filter(ofTraffic).length > 10)
+
   t.equal((await host.call(Tasks.get, { containerId: stays, execId: '' })).process?.pid, pid)
   t.ok(alive(pid))
   t.match(await waits[1], { exitStatus: 7 })
@@ -121,6 +135,7 @@ t.test('no call fails, no container notices, no exit is lost', { skip: purserOnl
   t.match(await waits[0], { exitStatus: 137 }, 'a Wait from before both upgrades')
   t.same(await exitsOf(host, ends), [{ process: ends, status: 7 }])
   t.same(await exitsOf(host, stays), [{ process: stays, status: 137 }])
+  events.close()
   await until('the older versions to end', () => census(host).purserd === 1, { timeoutMs })
   t.same(census(host), one)
 })
