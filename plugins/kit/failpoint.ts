@@ -6,7 +6,8 @@ import { join } from 'node:path'
  * Where a test says what it wants. Only this variable switches failpoints on; a service manager does not set it.
  *
  *   DIR/passed      while it is there, each pass adds the line `PID NAME`
- *   DIR/kill/NAME   a countdown: the pass that takes it to 0 removes the file, and SIGKILL ends the process
+ *   DIR/kill/NAME   a countdown: at the pass that takes it to 0, SIGKILL ends the process, whose id is then in …
+ *   DIR/struck
  */
 const directory = process.env.PURSER_FAILPOINTS
 
@@ -33,5 +34,7 @@ function pass(directory: string, name: string): void {
     return
   }
   rmSync(countdown, { force: true })
+  writeFileSync(join(directory, 'struck~'), String(process.pid))
+  renameSync(join(directory, 'struck~'), join(directory, 'struck'))
   process.kill(process.pid, 'SIGKILL')
 }

@@ -127,6 +127,17 @@ export class Host implements Places {
     this.#ended = () => gone(entry)
   }
 
+  /** Whether it was started and not seen to end. */
+  get isRunning(): boolean {
+    return this.#process !== undefined && alive(this.pid) !== undefined
+  }
+
+  /** When something else ends the supervisor. */
+  async ended(timeoutMs = 60_000): Promise<void> {
+    await withDeadline(this.#ended(), timeoutMs, `${this.kind} to end`)
+    this.#process = undefined
+  }
+
   async answers(): Promise<boolean> {
     try {
       await this.call(VersionService.version, {}, { timeoutMs: 1000 })

@@ -1,0 +1,6 @@
+// The plugin host, killed behind each of its writes, calls and replies: while processes begin.
+import t from 'tap'
+import { onBeginnings } from './operations.js'
+import { strikeAll } from './strikeAll.js'
+
+t.test('all is as before or as after', t => strikeAll(t, 'plugin host', onBeginnings))
