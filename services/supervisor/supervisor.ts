@@ -153,6 +153,7 @@ async function open(settings: Settings, { host, log, upgrade, succession }: Supe
       settings,
       journal,
       publication: record => publicationOf({ record, event: decodeEvent(record) }),
+      begins: opening(settings, directory),
       log,
     }),
     relay => relay.close(),
@@ -184,6 +185,15 @@ async function open(settings: Settings, { host, log, upgrade, succession }: Supe
   metrics.watch({ directory, relay, feed })
   return { api, metrics, ready: (withinMs: number) => ready(directory, reconciliation, withinMs) }
 }
+
+/** Resolves when the bundled plugins have registered, or do not come. */
+async function opening({ pluginHost }: Settings, directory: PluginDirectory): Promise<void> {
+  const wait = ({ kind, id }: (typeof bundledPlugins)[number]) =>
+    directory.find(kind, id, { waitMs: openingPatienceMs })
+  if (pluginHost) await Promise.allSettled(bundledPlugins.map(wait))
+}
+
+const openingPatienceMs = 2_000
 
 /** A comparison takes that long only when a shim is silent; then it goes on beside everything else. */
 const comparisonPatienceMs = 1_000

@@ -42,7 +42,7 @@ const steadyMs = 10_000
 const payloadBytesMax = 8 << 20
 const storeBytesMax = 4 * 2 ** 30
 
-/** Returns at once; the server starts in the background. Never rejects: what is wrong, `problem()` tells. */
+/** The server starts when it is first asked for. Never rejects: what is wrong, `problem()` tells. */
 export function embeddedBroker(options: EmbeddedOptions): EmbeddedBroker {
   return new Embedded(options)
 }
@@ -55,7 +55,7 @@ class Embedded implements EmbeddedBroker {
   readonly #directory: string
   readonly #passwords = { relay: secret(), reader: secret() }
   readonly #stop = new AbortController()
-  readonly #running: Promise<void>
+  #running: Promise<void> | undefined
   #child: ChildProcess | undefined
   /** Kept over restarts, so that clients find the server again. */
   #port: number | undefined
@@ -67,10 +67,10 @@ class Embedded implements EmbeddedBroker {
     this.accessPath = join(options.state, 'nats.json')
     this.#program = options.program ?? 'nats-server'
     this.#directory = join(options.state, 'nats')
-    this.#running = this.#run()
   }
 
   async endpoint(signal: AbortSignal): Promise<ConnectionOptions> {
+    this.#running ??= this.#run()
     const wake = () => this.#wake()
     signal.addEventListener('abort', wake)
     try {

@@ -19,11 +19,13 @@ export interface RelayDeps {
   settings: Settings
   journal: Journal
   publication(record: JournalRecord): Publication
+  /** Its client and its server take a tenth of a second to load: they wait for whoever serves containers. */
+  begins: Promise<void>
   log: Logger
 }
 
 /** Returns at once; the broker may come later. */
-export function openRelay({ settings, journal, publication, log }: RelayDeps): OpenRelay {
+export function openRelay({ settings, journal, publication, begins, log }: RelayDeps): OpenRelay {
   const broker = brokerFor(settings, log)
   if (!broker) return { status: () => undefined, waitingSince: async () => undefined, close: async () => {} }
   const { stream, streamMaxBytes, streamReplicas } = settings.nats
@@ -34,6 +36,7 @@ export function openRelay({ settings, journal, publication, log }: RelayDeps): O
     broker,
     log,
     memoryPath: join(settings.root, 'relay.json'),
+    begins,
     stream: {
       ...(stream && { name: stream }),
       ...(streamMaxBytes && { bytesMax: streamMaxBytes }),

@@ -1,4 +1,5 @@
 // The outbox to NATS: whatever becomes durable in the journal is published once, in order, however long it takes.
+import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { JournalRecord, Sequence } from '../journal/journal.js'
@@ -21,6 +22,8 @@ export interface RelayOptions {
   log: Logger
   /** Where the relay keeps its place: below the durable root. */
   memoryPath: string
+  /** Nothing is asked of the broker before this has resolved. */
+  begins?: Promise<void>
   stream?: Partial<StreamSettings>
   /** How long the broker may be silent. */
   answerTimeoutMs?: number
@@ -136,6 +139,7 @@ class Outward implements Relay {
   async #run(): Promise<void> {
     const { signal } = this.#stop
     await this.#memory.load()
+    if (!signal.aborted) await Promise.race([this.options.begins, once(signal, 'abort')])
     while (!signal.aborted) {
       try {
         await this.#session(signal)
