@@ -20,6 +20,7 @@ const others = {
   'plugin-network': 'plugins/network/main.ts',
   demo: 'deploy/demo/demo.ts',
   bench: 'test/bench/bench.ts',
+  soak: 'test/soak/soak.ts',
 }
 
 /** Holds resident memory down under load at the same throughput. */

@@ -1,0 +1,49 @@
+// What a soak stands on: one supervisor with a network and NATS, the story so far, and the problems found.
+import type { Host } from '../harness/host.js'
+import type { TestNetwork } from '../harness/network.js'
+import { type ProcessEntry, processes } from '../harness/process.js'
+
+/** What those know of a container who made it. */
+export interface Known {
+  id: string
+  /** Acknowledged: it runs until one of us ends it. */
+  runs: boolean
+  /** Its shim was killed: its end is nobody's fault. */
+  lostShim: boolean
+}
+
+export class Ground {
+  readonly problems: string[] = []
+  readonly counts: Record<string, number> = {}
+  /** By id: containers that are there, or may be. */
+  readonly containers = new Map<string, Known>()
+  readonly #story: string[] = []
+  readonly #begun = performance.now()
+
+  constructor(
+    readonly host: Host,
+    readonly archive: string,
+    readonly network: TestNetwork,
+  ) {}
+
+  tell(what: string): void {
+    this.#story.push(`${((performance.now() - this.#begun) / 1000).toFixed(2).padStart(8)} ${what}`)
+    const [word = ''] = what.split(':')
+    this.counts[word] = (this.counts[word] ?? 0) + 1
+  }
+
+  /** Printed at once, with what has to do with it and the latest kills. */
+  problem(what: string, about: string): void {
+    this.problems.push(what)
+    const story = this.#story
+      .filter(line => (about !== '' && line.includes(about)) || line.includes('kill:'))
+      .slice(-25)
+    console.log(`PROBLEM: ${what}\n${story.join('\n')}`)
+  }
+
+  /** Of the supervisor's own children. */
+  child(program: string): ProcessEntry | undefined {
+    const { pid } = this.host
+    return processes().find(({ parent, command }) => parent === pid && command.some(word => word.includes(program)))
+  }
+}
