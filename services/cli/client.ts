@@ -1,5 +1,6 @@
 // A connection to a supervisor, for one question.
-import { credentials, Metadata } from '@grpc/grpc-js'
+import { type ClientReadableStream, credentials, Metadata, status } from '@grpc/grpc-js'
+import { codeOf } from './outcome.js'
 
 export interface Target {
   address: string
@@ -7,6 +8,13 @@ export interface Target {
 }
 
 const deadlineMs = 10_000
+
+/** A supervisor that comes back is met at once, not after grpc's back-off. */
+const channelOptions = {
+  'grpc.max_receive_message_length': 16 << 20,
+  'grpc.initial_reconnect_backoff_ms': 100,
+  'grpc.max_reconnect_backoff_ms': 500,
+}
 
 interface Closable {
   close(): void
@@ -21,11 +29,11 @@ type Method<Request, Response> = (
 
 /** Opens a client, runs `use` with it and closes it. */
 export async function withClient<Client extends Closable, Result>(
-  Client: new (address: string, channel: ReturnType<typeof credentials.createInsecure>) => Client,
+  Client: new (address: string, channel: ReturnType<typeof credentials.createInsecure>, options: object) => Client,
   { address }: Target,
   use: (client: Client) => Promise<Result>,
 ): Promise<Result> {
-  const client = new Client(`unix://${address}`, credentials.createInsecure())
+  const client = new Client(`unix://${address}`, credentials.createInsecure(), channelOptions)
   try {
     return await use(client)
   } finally {
@@ -43,8 +51,38 @@ export function ask<Request, Response>(
   metadata.set('containerd-namespace', namespace)
   return new Promise((resolve, reject) => {
     method(request, metadata, { deadline: Date.now() + deadlineMs }, (error, response) => {
-      if (error) reject(new Error(`${address}: ${error.message}`, { cause: error }))
+      if (error) reject(failure(address, error))
       else resolve(response)
     })
   })
+}
+
+type StreamMethod<Request, Response> = (request: Request, metadata: Metadata) => ClientReadableStream<Response>
+
+/** The answers of a streaming call, until it ends or `signal` aborts, which is a quiet end. */
+export async function* listen<Request, Response>(
+  { address }: Pick<Target, 'address'>,
+  method: StreamMethod<Request, Response>,
+  request: Request,
+  signal?: AbortSignal,
+): AsyncGenerator<Response> {
+  const stream = method(request, new Metadata())
+  const cancel = () => stream.cancel()
+  signal?.addEventListener('abort', cancel)
+  try {
+    if (!signal?.aborted) for await (const response of stream) yield response
+  } catch (error) {
+    if (!signal?.aborted) throw failure(address, error)
+  } finally {
+    signal?.removeEventListener('abort', cancel)
+    stream.cancel()
+  }
+}
+
+/** What a server says is a sentence already; that there is none needs one. */
+function failure(address: string, error: unknown): Error {
+  const details = error instanceof Error && 'details' in error ? String(error.details) : String(error)
+  const nobody = codeOf(error) === status.UNAVAILABLE && /connect|No connection/.test(details)
+  const advice = 'is purserd running there? (--address SOCKET or PURSER_ADDRESS)'
+  return new Error(nobody ? `nobody answers at ${address}: ${advice}` : details, { cause: error })
 }

@@ -1,7 +1,9 @@
 // purser: what an operator asks a supervisor from the command line. A table of commands; each has a file of its own.
 import { Command, CommanderError, Option } from 'commander'
 import { version } from '../supervisor/version.js'
+import { at } from './at.js'
 import { events } from './events.js'
+import { history } from './history.js'
 import { journal } from './journal.js'
 import { exitStatus, quietOnBrokenPipe } from './outcome.js'
 import { plugins } from './plugins.js'
@@ -11,7 +13,7 @@ import { upgrade } from './upgrade.js'
 /** Adds itself to the program. */
 export type AddCommand = (program: Command) => void
 
-const commands: readonly AddCommand[] = [ps, plugins, events, journal, upgrade]
+const commands: readonly AddCommand[] = [ps, plugins, events, history, at, journal, upgrade]
 
 const program = new Command('purser')
   .description('Talks to a running purserd.')

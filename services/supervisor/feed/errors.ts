@@ -21,7 +21,7 @@ export const dropped = (first: Sequence): StatusError =>
 
 export const ahead = (sequence: Sequence, journal: Pick<Journal, 'id' | 'last'>): StatusError =>
   outOfRange(
-    `sequence ${sequence} is ahead of journal ${journal.id}, which ends at ${journal.last()}: it comes from another journal; begin anew without it`,
+    `sequence ${sequence} is ahead of journal ${journal.id}, which ends at ${journal.last()}: it is of another journal, or still to come; begin anew with 0, or give one up to there`,
   )
 
 export const tooEarly = (sequence: Sequence, earliest: Sequence | undefined): StatusError =>
