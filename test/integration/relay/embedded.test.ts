@@ -26,7 +26,12 @@ async function place(scope: Scope): Promise<Place> {
 
 function open(scope: Scope, { root, state }: Place, binary?: string): EmbeddedBroker {
   const broker = embeddedBroker({ root, state, log: quiet, ...(binary && { program: binary }) })
-  scope.teardown(() => broker.close())
+  const asking = new AbortController()
+  broker.endpoint(asking.signal).catch(() => {}) // it starts when it is asked for
+  scope.teardown(() => {
+    asking.abort()
+    return broker.close()
+  })
   return broker
 }
 
