@@ -138,23 +138,24 @@ export class SimulatedDisk implements Disk {
       if (taken === 0) throw systemError('ENOSPC')
       return this.write(file, bytes.subarray(0, taken), position, synchronous)
     }
-    const put = (some: Buffer) => {
-      if (synchronous) file.putDurably(some, position)
+    const put = (some: Buffer, at = position) => {
+      if (synchronous) file.putDurably(some, at)
       else {
         file.keep()
-        file.put(some, position)
+        file.put(some, at)
       }
     }
+    const tear = () => {
+      for (const [start, end] of sectorsOf(position, position + bytes.length))
+        if (this.chance.happens(0.5)) put(bytes.subarray(start - position, end - position), start)
+    }
     const mark = {}
-    this.underWay.set(mark, () => {
-      const part = bytes.subarray(0, this.chance.below(bytes.length + 1))
-      put(part)
-    })
+    this.underWay.set(mark, tear)
     await this.takes(synchronous ? 120 : 10, 'disk write')
     this.underWay.delete(mark)
     if (this.failing) {
       this.failing = false
-      put(bytes.subarray(0, this.chance.below(bytes.length + 1)))
+      tear()
       throw systemError('EIO')
     }
     put(bytes)
@@ -170,6 +171,17 @@ export class SimulatedDisk implements Disk {
     return this.time.pass(this.chance.delay(microseconds), label)
   }
 }
+
+/** A disk writes each sector as a whole or not at all, and several in any order. */
+function* sectorsOf(from: number, to: number): Generator<[start: number, end: number]> {
+  for (let start = from; start < to; ) {
+    const end = Math.min(to, start - (start % sectorBytes) + sectorBytes)
+    yield [start, end]
+    start = end
+  }
+}
+
+const sectorBytes = 512
 
 class OpenFile implements DiskFile {
   constructor(
