@@ -3,6 +3,7 @@
 import type { Logger } from 'pino'
 import type { Info } from '../../proto/gen/containerd/services/content/v1/content.js'
 import type { Clock } from './clock.js'
+import type { AskAgain } from './effects/answers.js'
 import { Blobs } from './effects/blobs.js'
 import { Emissions } from './effects/emissions.js'
 import { Execs } from './effects/execs.js'
@@ -56,12 +57,12 @@ export async function openCore(deps: CoreDeps): Promise<Core> {
   const recovering = new Recovering()
   // The process managers are made first; what recovery compares them with comes after.
   const reconciliations: Reconciliation[] = []
-  const askAgain = (kind: 'runtime' | 'network') => {
+  const askAgain = (kind: Parameters<AskAgain>[0]) => {
     for (const reconciliation of reconciliations) reconciliation.again(kind)
   }
   const networks = new Networks(runner, store, calls.network, log, askAgain)
-  const snapshots = new Snapshots(runner, store, calls.snapshotter, log)
-  const blobs = new Blobs(store, calls.content, log)
+  const snapshots = new Snapshots(runner, store, calls.snapshotter, log, askAgain)
+  const blobs = new Blobs(store, calls.content, log, askAgain)
   const readHeavy = heavy.read.bind(heavy)
   const tasks = new Tasks(runner, store, calls.runtime, networks, readHeavy, log, deps.observe, askAgain)
   const execs = new Execs(runner, calls.runtime, readHeavy, log, askAgain)

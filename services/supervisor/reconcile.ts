@@ -71,6 +71,7 @@ class Part {
   private isAskedFor = false
   private isStopped = false
   private pauseMs = pauseMinMs
+  private endedAt = 0
   private timer: NodeJS.Timeout | undefined
 
   constructor(readonly options: PartOptions) {}
@@ -85,7 +86,11 @@ class Part {
 
   later(): void {
     if (this.running) this.isAskedFor = true
-    else if (!this.timer) this.schedule()
+    else if (!this.timer) {
+      // What fails again and again is asked for ever more seldom.
+      if (performance.now() - this.endedAt > 2 * this.pauseMs) this.pauseMs = pauseMinMs
+      this.schedule()
+    }
   }
 
   stop(): void {
@@ -97,7 +102,7 @@ class Part {
     this.isAskedFor = false
     this.running = this.compare().then(isDone => {
       this.running = undefined
-      if (isDone) this.pauseMs = pauseMinMs
+      this.endedAt = performance.now()
       if (!isDone || this.isAskedFor) this.schedule()
     })
   }

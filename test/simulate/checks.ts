@@ -87,6 +87,12 @@ function* layers(world: World, host: Host): Generator<string> {
   for (const [namespace, here] of world.namespaces)
     for (const [key, { backendKey, kind }] of here.snapshots.get('overlayfs') ?? []) {
       known.add(backendKey)
+      // A commit that was cut short: the snapshot counts as active until it is committed again.
+      const isCutShort = kind === 'active' && !host.layers.layers.has(backendKey)
+      if (isCutShort && host.layers.layers.get(`${backendKey}/layer`)?.kind === 'committed') {
+        known.add(`${backendKey}/layer`)
+        continue
+      }
       const layer = host.layers.layers.get(backendKey)
       if (layer?.kind !== kind) yield `the snapshot ${namespace}/${key} is ${kind}, the plugin's ${layer?.kind}`
     }

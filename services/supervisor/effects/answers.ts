@@ -3,7 +3,7 @@ import { Code, toStatusError } from '../../../plugins/kit/errors.js'
 import { messageOf } from './supervisor.js'
 
 /** Has the plugin of a kind asked, soon, for what is true of everything that is still open. */
-export type AskAgain = (kind: 'runtime' | 'network') => void
+export type AskAgain = (kind: 'runtime' | 'network' | 'snapshotter' | 'content') => void
 
 /** The plugin's process, not what it was asked to do, failed: nobody knows what was done. */
 export function isInDoubt(error: unknown): boolean {

@@ -4,6 +4,7 @@ import { Code, StatusError, toStatusError, unavailable } from '../../../plugins/
 import { Lanes } from '../../../plugins/kit/lanes.js'
 import type { ContentDeleted } from '../domain/content/events.js'
 import type { Store } from '../state/store.js'
+import type { AskAgain } from './answers.js'
 import type { ContentCalls } from './ports.js'
 
 export class Blobs {
@@ -16,6 +17,7 @@ export class Blobs {
     private readonly store: Store,
     private readonly content: ContentCalls,
     private readonly log: Logger,
+    private readonly askAgain: AskAgain,
   ) {}
 
   /** Whether any namespace holds the blob, and its size there. */
@@ -78,10 +80,8 @@ export class Blobs {
         await this.content.delete({ digest })
       } catch (error) {
         if (error instanceof StatusError && error.code === Code.NOT_FOUND) return
-        this.log.warn(
-          { err: error, digest },
-          'the bytes of a deleted blob stay until the content plugin registers again',
-        )
+        this.log.warn({ err: error, digest }, 'the bytes of a deleted blob could not be removed; it is tried again')
+        this.askAgain('content')
       }
     })
   }

@@ -12,6 +12,7 @@ import { type Cause, type Intent, type Runner, refusalStatus } from '../runner.j
 import { mountFromProto } from '../state/convert.js'
 import type { Store } from '../state/store.js'
 import type { World } from '../state/world.js'
+import { type AskAgain, isInDoubt } from './answers.js'
 import type { SnapshotterCalls } from './ports.js'
 import { messageOf } from './supervisor.js'
 
@@ -26,7 +27,7 @@ export interface SnapshotRequest {
 const pluginLabel = /^containerd\.io\/snapshot[/.]/
 /** The native snapshotter copies whole trees, and a commit syncs a file system. */
 const copyDeadlineMs = 600_000
-const removalRetryMs = [100, 1000, 5000, 30_000] as const
+const removalRetryMs = [100, 1000, 5000] as const
 
 export class Snapshots {
   /** One operation on a key at a time: the plugin's answer and the journal's record belong together. */
@@ -43,6 +44,7 @@ export class Snapshots {
     /** The calls of a snapshotter by name; throws INVALID_ARGUMENT for one that nobody knows. */
     private readonly snapshotter: (name: string) => SnapshotterCalls,
     private readonly log: Logger,
+    private readonly askAgain: AskAgain,
   ) {}
 
   prepare(kind: 'active' | 'view', request: SnapshotRequest, parent: string): Promise<readonly Mount[]> {
@@ -59,8 +61,11 @@ export class Snapshots {
         labels: Object.fromEntries(Object.entries(labels).filter(([name]) => pluginLabel.test(name))),
       }
       const options = { deadlineMs: copyDeadlineMs }
-      const { mounts: made } =
-        kind === 'view' ? await calls.view(forPlugin, options) : await calls.prepare(forPlugin, options)
+      const make = kind === 'view' ? calls.view : calls.prepare
+      const { mounts: made } = await make(forPlugin, options).catch((error: unknown) => {
+        if (isInDoubt(error)) this.askAgain('snapshotter') // it may be there, and no record will know it
+        throw error
+      })
       const mounts = made.map(mountFromProto)
       try {
         await this.runner.run(request.cause, snapshotLane(place), world => {
@@ -171,7 +176,8 @@ export class Snapshots {
         const last = end === 'missing' ? await this.tryRemove(snapshotter, layerKey(backendKey)) : end
         if (last !== 'not yet') return
       }
-      this.log.error({ snapshotter, key: backendKey }, 'a removed snapshot still has files; the next start tries again')
+      this.log.error({ snapshotter, key: backendKey }, 'a removed snapshot still has files; it is tried again')
+      this.askAgain('snapshotter')
     })
   }
 
