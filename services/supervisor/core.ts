@@ -78,7 +78,7 @@ export async function openCore(deps: CoreDeps): Promise<Core> {
     listSnapshots,
     listBlobs,
   }
-  const reconciliation = reconcileOnReady(store, recovery, log)
+  const reconciliation = reconcileOnReady(store, journal, recovery, log)
   reconciliations.push(reconciliation)
   const close = () => {
     reconciliation.stop()

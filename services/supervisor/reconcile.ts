@@ -6,6 +6,7 @@ import type { PluginName } from './effects/emissions.js'
 import type { NetworkRecovery } from './effects/recovery/networks.js'
 import type { TaskRecovery } from './effects/recovery/tasks.js'
 import type { Snapshots } from './effects/snapshots.js'
+import type { Journal } from './journal/journal.js'
 import type { Store } from './state/store.js'
 
 export interface Reconciled {
@@ -32,14 +33,20 @@ const pauseMaxMs = 30_000
 
 /**
  * Begins to watch: whenever a plugin has (re)registered, its part is compared, and again until nothing is left open.
- * Registering is itself a fact, so nothing is compared while the journal takes no writes: above all not with a damaged
- * one, whose fold may lack what the damage hides, and what it lacks would be taken for an orphan.
+ * Registering is itself a fact, so nothing is compared with a damaged journal, whose fold may lack what the damage hides:
+ * what it lacks would be taken for an orphan. Nor with one whose disk has failed, until a restart has read it.
  */
-export function reconcileOnReady(store: Store, parts: Reconciled, log: Logger): Reconciliation {
+export function reconcileOnReady(
+  store: Store,
+  journal: Pick<Journal, 'health'>,
+  parts: Reconciled,
+  log: Logger,
+): Reconciliation {
   const watched = new Map<string, Part>()
   const part = (kind: string, id: string) => {
     const known =
-      watched.get(`${kind}/${id}`) ?? new Part({ kind, id, store, log, compare: () => partOf(parts, kind, id) })
+      watched.get(`${kind}/${id}`) ??
+      new Part({ kind, id, store, journal, log, compare: () => partOf(parts, kind, id) })
     watched.set(`${kind}/${id}`, known)
     return known
   }
@@ -60,6 +67,7 @@ export function reconcileOnReady(store: Store, parts: Reconciled, log: Logger): 
 
 interface PartOptions extends PluginName {
   store: Store
+  journal: Pick<Journal, 'health'>
   log: Logger
   /** Answers whether nothing is left open. */
   compare(): Promise<boolean>
@@ -111,9 +119,12 @@ class Part {
     if (this.isStopped) return
     this.timer = setTimeout(() => {
       this.timer = undefined
-      const { store, kind, id } = this.options
+      const { store, journal, kind, id } = this.options
       // One that is away is asked when it is back.
-      if (store.world.plugin(kind, id).state === 'ready') this.run()
+      if (store.world.plugin(kind, id).state !== 'ready') return
+      const health = journal.health()
+      if (health.writable || health.reason === 'full') this.run()
+      else this.schedule()
     }, this.pauseMs).unref()
     this.pauseMs = Math.min(2 * this.pauseMs, pauseMaxMs)
   }

@@ -49,10 +49,12 @@ export class Host {
   constructor(
     private readonly time: Time,
     private readonly seed: number,
+    /** Hears what the plugins do. */
+    private readonly tell?: (line: () => string) => void,
   ) {
     this.shims = new Shims(time, seed)
     this.blobs = new BlobFiles(time)
-    this.shims.onExit = exit => this.tell(exit)
+    this.shims.onExit = exit => this.tellExit(exit)
   }
 
   /** The supervisor starts a host, which registers. */
@@ -70,7 +72,7 @@ export class Host {
     this.serving = true
     for (const wake of this.waiting) wake()
     this.waiting.clear()
-    for (const exit of this.shims.untold.values()) this.tell(exit)
+    for (const exit of this.shims.untold.values()) this.tellExit(exit)
   }
 
   /** It is killed: what it had not done yet is not done. The supervisor, if it lives, hears of it and starts another. */
@@ -268,12 +270,14 @@ export class Host {
         const refusal = !this.calm && chance.happens(refusalChance)
         time.after(chance.delay(usual) + this.stopped(), host, `${method} done`, () => {
           const answer = this.answerOf(refusal, method, work)
+          this.tell?.(() => `  plugin: ${method} ${key}${'error' in answer ? `: ${String(answer.error)}` : ''}`)
           time.after(chance.delay(30), supervisor, `${method} answered`, () =>
             end(() => ('error' in answer ? reject(answer.error) : resolve(answer.value))),
           )
         })
       }
       const send = () => {
+        if (!supervisor.alive) return // it waited for a host, and died before one came
         const host = this.process
         if (host && this.serving) arrive(host)
         else this.waiting.add(send)
@@ -303,7 +307,7 @@ export class Host {
     }
   }
 
-  private tell(exit: Exit): void {
+  private tellExit(exit: Exit): void {
     const { process, registry, time, shims } = this
     if (!process || !registry || !this.serving) return
     const chance = this.draw(`exit ${exit.namespace}/${exit.id}`)

@@ -62,7 +62,7 @@ class Simulation {
   constructor(private readonly options: SimulationOptions) {
     const { seed } = options
     this.disk = new SimulatedDisk(this.time, seed)
-    this.host = new Host(this.time, seed)
+    this.host = new Host(this.time, seed, options.tell && (line => this.tell(line)))
     this.broker = new Broker(this.time, seed)
     this.chance = new Chance(seed, 'network')
     this.clients = new Clients(seed, {

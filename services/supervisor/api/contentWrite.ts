@@ -42,11 +42,16 @@ export function contentWrite(deps: Deps) {
     const head = readHead(first.value)
     if (head.expected !== '') insist(checkDigest(head.expected))
     insist(checkLabels(head.labels))
-    await deps.blobs.settled(head.expected)
-    const shared = sharedSize(deps, call, head)
-    const messages = prepend(first.value, incoming)
-    if (shared === undefined) yield* passOn(deps, call, messages, context)
-    else yield* adopt(deps, call, messages, { digest: head.expected, size: shared })
+    const written = deps.blobs.writing(head.expected)
+    try {
+      await deps.blobs.settled(head.expected)
+      const shared = sharedSize(deps, call, head)
+      const messages = prepend(first.value, incoming)
+      if (shared === undefined) yield* passOn(deps, call, messages, context)
+      else yield* adopt(deps, call, messages, { digest: head.expected, size: shared })
+    } finally {
+      written()
+    }
   })
 }
 
@@ -72,7 +77,6 @@ async function* passOn(
   const { namespace } = call
   const { signal } = context
   const upstream = await deps.openWrite({ namespace, signal, deadlineMs: Number.POSITIVE_INFINITY })
-  const written = deps.blobs.writing()
   const commits: WriteHead[] = []
   const last = { head: undefined as WriteHead | undefined }
   const forwarding = forward(messages, upstream, head => {
@@ -98,7 +102,6 @@ async function* passOn(
     await deps.blobs.sharing(digest, () => recordIn(deps, call, { digest, size, labels: committing.labels }))
     yield answer(WriteAction.COMMIT, digest, size)
   } finally {
-    written()
     upstream.cancel()
   }
 }

@@ -12,6 +12,8 @@ export class Blobs {
   private readonly digests = new Lanes()
   /** What may bring a blob into the store that is not recorded yet. */
   private readonly writes = new Set<Promise<void>>()
+  /** By digest: how many writes have announced it. Until they end, its bytes are not removed. */
+  private readonly expected = new Map<string, number>()
 
   constructor(
     private readonly store: Store,
@@ -50,16 +52,24 @@ export class Blobs {
     if (digest !== '') await this.digests.run(digest, async () => {})
   }
 
-  /** To be called when bytes begin to be written; the answered function when their blob is recorded, or will not be. */
-  writing(): () => void {
+  /**
+   * To be called before bytes are written, with their digest if it is known; the answered function when their blob is
+   * recorded, or will not be. What nobody has recorded by then is soon removed.
+   */
+  writing(digest = ''): () => void {
     let end = (): void => {}
     const write = new Promise<void>(resolve => {
       end = resolve
     })
     this.writes.add(write)
+    this.expected.set(digest, (this.expected.get(digest) ?? 0) + 1)
     return () => {
       this.writes.delete(write)
+      const others = (this.expected.get(digest) ?? 1) - 1
+      if (others > 0) this.expected.set(digest, others)
+      else this.expected.delete(digest)
       end()
+      if (digest !== '' && this.sizeAnywhere(digest) === undefined) this.askAgain('content')
     }
   }
 
@@ -75,7 +85,7 @@ export class Blobs {
 
   deleted({ digest }: Pick<ContentDeleted, 'digest'>): void {
     void this.digests.run(digest, async () => {
-      if (this.sizeAnywhere(digest) !== undefined) return
+      if (this.sizeAnywhere(digest) !== undefined || this.expected.has(digest)) return
       try {
         await this.content.delete({ digest })
       } catch (error) {
