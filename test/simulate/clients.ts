@@ -261,10 +261,10 @@ export class Clients {
     private readonly events: ClientEvents,
   ) {}
 
-  /** Makes the wish of this number to a supervisor. */
-  async wish(number: number, supervisor: Supervisor): Promise<void> {
+  /** Makes the wish of this number to a supervisor; wishes with the same `about` are about the same things. */
+  async wish(number: number, about: number, supervisor: Supervisor): Promise<void> {
     const chance = new Chance(this.seed, `wish ${number}`)
-    const subject = subjectOf(chance, `request-${number}`)
+    const subject = { ...subjectOf(new Chance(this.seed, `about ${about}`), `request-${number}`), chance }
     const here = supervisor.store.world.namespace(subject.namespace)
     const fitting = chance.happens(0.85) ? wishes.filter(({ fits }) => fits(here, subject)) : wishes
     const wish = weighted(chance, fitting.length > 0 ? fitting : wishes)

@@ -271,7 +271,7 @@ export class Host {
         time.after(chance.delay(usual) + this.stopped(), host, `${method} done`, () => {
           const answer = this.answerOf(refusal, method, work)
           this.tell?.(() => `  plugin: ${method} ${key}${'error' in answer ? `: ${String(answer.error)}` : ''}`)
-          time.after(chance.delay(30), supervisor, `${method} answered`, () =>
+          time.after(chance.delay(150), supervisor, `${method} answered`, () =>
             end(() => ('error' in answer ? reject(answer.error) : resolve(answer.value))),
           )
         })

@@ -58,6 +58,7 @@ class Simulation {
   private faults = 0
   private records = 0
   private lives = 0
+  private about = 0
 
   constructor(private readonly options: SimulationOptions) {
     const { seed } = options
@@ -138,14 +139,18 @@ class Simulation {
   }
 
   private nextWish(number: number): void {
-    const pause = new Chance(this.options.seed, `pause ${number}`).delay(4_000)
-    this.time.after(pause, this.operator, 'wish', () => {
+    const chance = new Chance(this.options.seed, `pause ${number}`)
+    // Some come together and want something of the same: where one finds the other's work half done.
+    const isClose = number > 0 && chance.happens(0.25)
+    const about = isClose ? this.about : number
+    this.time.after(chance.delay(isClose ? 80 : 5_000), this.operator, 'wish', () => {
       if (!this.storming) return
+      this.about = about
       this.nextWish(number + 1)
       const { supervisor, options } = this
       if (supervisor && !options.without?.has(`wish ${number}`)) {
         this.time.party = this.clients.party
-        void this.clients.wish(number, supervisor)
+        void this.clients.wish(number, about, supervisor)
       }
     })
   }

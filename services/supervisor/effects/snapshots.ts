@@ -182,6 +182,8 @@ export class Snapshots {
   }
 
   private async tryRemove(snapshotter: string, key: string): Promise<'removed' | 'missing' | 'not yet'> {
+    // What looked like a leftover when the plugin listed it may have been committed and recorded since.
+    if (this.isRecorded(snapshotter, key)) return 'removed'
     try {
       await this.snapshotter(snapshotter).remove({ snapshotter, key })
       return 'removed'
@@ -190,6 +192,13 @@ export class Snapshots {
       this.log.debug({ snapshotter, key, reason: messageOf(error) }, 'a snapshot cannot be removed yet')
       return 'not yet'
     }
+  }
+
+  private isRecorded(snapshotter: string, key: string): boolean {
+    for (const namespace of this.store.world.namespaces.values())
+      for (const { backendKey } of namespace.snapshots.get(snapshotter)?.values() ?? [])
+        if (backendKey === key) return true
+    return false
   }
 
   private allowed(place: SnapshotPlace, parent: string) {

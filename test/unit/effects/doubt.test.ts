@@ -1,0 +1,207 @@
+// Answers that nobody has: what is recorded when a plugin dies over a call or the journal does not take its answer, and
+// what recovery makes of it.
+import { pino } from 'pino'
+import t, { type Test } from 'tap'
+import { unavailable, unimplemented } from '../../../plugins/kit/errors.js'
+import { Status } from '../../../proto/gen/containerd/v1/types/task.js'
+import { Liveness, type StateResponse } from '../../../proto/gen/purser/runtime/v1/runtime.js'
+import { systemClock } from '../../../services/supervisor/clock.js'
+import { openCore } from '../../../services/supervisor/core.js'
+import { createContainer } from '../../../services/supervisor/domain/container/decide.js'
+import { containerStream } from '../../../services/supervisor/domain/streams.js'
+import { requestTask, stepTask } from '../../../services/supervisor/domain/task/decide.js'
+import type { TaskEvent } from '../../../services/supervisor/domain/task/events.js'
+import type { NetworkCalls, RuntimeCalls } from '../../../services/supervisor/effects/ports.js'
+import { type Batch, JournalUnavailable } from '../../../services/supervisor/journal/journal.js'
+import { openMemoryJournal } from '../../../services/supervisor/journal/memoryLog.js'
+import { Store } from '../../../services/supervisor/state/store.js'
+import { record, task } from '../domain/facts.js'
+
+const ns = 'default'
+const id = 'redis'
+const cause = { actor: { pid: 1, uid: 0, gid: 0, name: '' }, causation: 'test', correlation: 'request' }
+const { TaskCreateRequested: create, TaskStartRequested: start } = task
+
+/** A plugin's service of which only some methods are ever called. */
+function calls<Service extends object>(some: Partial<Service>): Service {
+  const missing = (name: string | symbol) => () => Promise.reject(unimplemented(String(name)))
+  return new Proxy(some, { get: (target, name) => Reflect.get(target, name) ?? missing(name) }) as Service
+}
+
+/** The core over a runtime that holds `real`, and answers as `faults` says. */
+async function world(t: Test, faults: Partial<RuntimeCalls> = {}, labels: Record<string, string> = {}) {
+  const log = pino({ level: 'silent' })
+  const journal = openMemoryJournal({ node: 'test', log })
+  const refusals = { of: (_batch: Batch): boolean => false }
+  const append = journal.append.bind(journal)
+  journal.append = async batch => {
+    if (refusals.of(batch)) throw new JournalUnavailable('full', 'the disk is full', 'make room')
+    return append(batch)
+  }
+  const store = await Store.open(journal, log)
+  const real: { init: StateResponse | undefined } = { init: undefined }
+  const told: string[] = []
+  store.subscribe(({ event }) => void told.push(event.type))
+  const runtime = calls<RuntimeCalls>({
+    create: async () => {
+      real.init = { pid: 7, status: Status.CREATED, exitStatus: 0, exitedAt: undefined }
+      return { pid: 7, bundle: '/b', adjustments: [] }
+    },
+    start: async () => {
+      if (real.init) real.init.status = Status.RUNNING
+      return { pid: 7 }
+    },
+    destroy: async () => {
+      real.init = undefined
+      return {}
+    },
+    async *list() {
+      const { init } = real
+      const tasks = init
+        ? [{ namespace: ns, id, bundle: '/b', liveness: Liveness.LIVENESS_ALIVE, init: { ...init } }]
+        : []
+      yield { names: tasks.map(() => ({ namespace: ns, id })), tasks }
+    },
+    ...faults,
+  })
+  const network = calls<NetworkCalls>({
+    attach: async () => ({
+      attachment: {
+        ...{ namespace: ns, id, network: 'bridge', netnsPath: '/n', interface: 'eth0', result: Buffer.alloc(0) },
+        ...{ addresses: ['10.0.0.2/24'], gateways: ['10.0.0.1'] },
+      },
+    }),
+    detach: async () => ({}),
+    list: async () => ({ attachments: [] }),
+  })
+  const core = await openCore({
+    ...{ store, journal, log, clock: systemClock(), observe: () => {} },
+    calls: { runtime, network, content: calls({}), snapshotter: () => calls({}) },
+    listSnapshots: async () => [],
+    listBlobs: async function* () {},
+  })
+  t.teardown(() => core.close())
+  const lane = containerStream(ns, id)
+  const state = () => store.world.namespace(ns).task(id).state
+  await core.runner.run(cause, lane, world =>
+    createContainer(ns, world.namespace(ns).container(id), { ...record, labels }, [Buffer.from('{}')]),
+  )
+  return {
+    ...{ core, store, journal, real, told, refusals, state },
+    create: () =>
+      core.runner.complete(cause, lane, world =>
+        requestTask(ns, world.namespace(ns).container(id), world.namespace(ns).task(id), create),
+      ),
+    step: (event: TaskEvent) =>
+      core.runner.complete(cause, lane, world => stepTask(ns, world.namespace(ns).task(id), event)),
+    /** The runtime plugin registers, as it does after it has died. */
+    async recover() {
+      const plugin = { kind: 'runtime', id: 'v2' }
+      const epoch = await core.ledger.registered({ ...plugin, version: '1', endpoint: '', capabilities: [] })
+      await core.ledger.ready(plugin, epoch)
+      await core.reconciliation.settled()
+    },
+    /** Resolves when an event of this type was told; what goes on by itself does not keep a process alive. */
+    hears: (type: string) =>
+      new Promise<void>((resolve, reject) => {
+        if (told.includes(type)) return resolve()
+        const late = setTimeout(() => reject(new Error(`no ${type} came`)), 60_000)
+        store.subscribe(({ event }) => {
+          if (event.type !== type) return
+          clearTimeout(late)
+          resolve()
+        })
+      }),
+  }
+}
+
+t.test('a start that succeeded while its answer was lost is a start', async t => {
+  const broken = await world(t, {
+    start: async () => {
+      if (broken.real.init) broken.real.init.status = Status.RUNNING
+      throw unavailable('the runtime plugin went away')
+    },
+  })
+  await broken.create()
+  await t.rejects(broken.step(start), { message: /went away/ })
+  t.equal(broken.state(), 'starting', 'nobody knows yet')
+  await broken.recover()
+  t.equal(broken.state(), 'running')
+  t.notOk(broken.told.includes('TaskStartFailed'))
+})
+
+t.test('a start that the journal could not take is not called a failure', async t => {
+  const host = await world(t)
+  await host.create()
+  host.refusals.of = ({ entries }) => entries.some(({ type }) => type === 'TaskStarted')
+  await t.rejects(host.step(start), { message: /the disk is full/ })
+  t.equal(host.state(), 'starting')
+  t.notOk(host.told.includes('TaskStartFailed'))
+  await host.recover()
+  t.equal(host.state(), 'starting', 'the disk is still full')
+  host.refusals.of = () => false
+  await host.hears('TaskStarted') // recovery comes back to it by itself
+  t.equal(host.state(), 'running')
+})
+
+t.test('a created process that could not be recorded is taken back, and its container is free again', async t => {
+  const host = await world(t)
+  host.refusals.of = ({ entries }) => entries.some(({ type }) => type === 'TaskCreated')
+  await t.rejects(host.create(), { message: /the disk is full/ })
+  t.ok(host.real.init, 'it is there')
+  await host.recover()
+  t.equal(host.real.init, undefined)
+  t.equal(host.state(), 'absent')
+  host.refusals.of = () => false
+  await host.create()
+  t.equal(host.state(), 'created')
+})
+
+t.test('what the runtime no longer has can be deleted', async t => {
+  const host = await world(t, {
+    delete: () => Promise.reject(Object.assign(new Error('x'), { code: 5, details: 'x' })),
+  })
+  await host.create()
+  await host.step({ type: 'TaskDeleteRequested', containerId: id })
+  t.equal(host.state(), 'absent')
+})
+
+t.test('addresses and the label that tells them change together', async t => {
+  const host = await world(
+    t,
+    { delete: async () => ({ pid: 7, exitStatus: 0, exitedAt: undefined }) },
+    {
+      'io.purser/network': 'bridge',
+    },
+  )
+  const label = () => host.store.world.namespace(ns).container(id).facts.record?.labels['io.purser/network.addresses']
+  const batches: string[][] = []
+  host.refusals.of = ({ entries }) => {
+    batches.push(entries.map(({ type }) => type))
+    return false
+  }
+  await host.create()
+  t.equal(label(), '10.0.0.2/24')
+  await host.step({ type: 'TaskDeleteRequested', containerId: id })
+  t.equal(label(), undefined)
+  t.match(
+    batches.filter(types => types.includes('ContainerUpdated')),
+    [
+      ['NetworkAttached', 'ContainerUpdated'],
+      ['NetworkDetached', 'ContainerUpdated'],
+    ],
+  )
+})
+
+t.test(
+  'a plugin that registered while the journal took nothing is recorded, and reconciled with, afterwards',
+  async t => {
+    const host = await world(t)
+    host.refusals.of = ({ entries }) => entries.some(({ type }) => type.startsWith('Plugin'))
+    await host.recover()
+    t.equal(host.store.world.plugin('runtime', 'v2').state, 'absent')
+    host.refusals.of = () => false
+    await host.hears('PluginReady')
+    t.equal(host.store.world.plugin('runtime', 'v2').state, 'ready')
+  },
+)
