@@ -133,7 +133,7 @@ export const onStores: Operation[] = [
   },
 ]
 
-/** On the lives of processes: from nothing to running. */
+/** On the life of a task: from nothing to running. */
 export const onBeginnings: Operation[] = [
   {
     name: 'create a task',
@@ -152,12 +152,6 @@ export const onBeginnings: Operation[] = [
     run: stage => stage.createTask(),
   },
   { name: 'start a task', setup: created, run: stage => stage.start() },
-]
-
-/** And from running to nothing. */
-export const onEnds: Operation[] = [
-  { name: 'end a task by a signal', setup: running, run: stage => end(stage, signals.USR1) },
-  { name: 'kill a task', setup: running, run: stage => end(stage, signals.KILL) },
   {
     name: 'pause a task',
     setup: running,
@@ -171,6 +165,10 @@ export const onEnds: Operation[] = [
     },
     run: stage => stage.host.call(TasksService.resume, ResumeTaskRequest.fromPartial({ containerId: stage.id })),
   },
+]
+
+/** On processes that are added to a running task. */
+export const onExecs: Operation[] = [
   { name: 'add an exec', setup: running, run: stage => stage.exec() },
   { name: 'start an exec', setup: withExec, run: stage => stage.start(stage.execId) },
   { name: 'end an exec', setup: withRunningExec, run: stage => end(stage, signals.USR1, stage.execId) },
@@ -182,6 +180,12 @@ export const onEnds: Operation[] = [
     },
     run: stage => stage.deleteExec(),
   },
+]
+
+/** And from running to nothing. */
+export const onEnds: Operation[] = [
+  { name: 'end a task by a signal', setup: running, run: stage => end(stage, signals.USR1) },
+  { name: 'kill a task', setup: running, run: stage => end(stage, signals.KILL) },
   { name: 'delete a task', setup: stopped, run: stage => stage.deleteTask() },
   {
     name: 'delete a task on a network',

@@ -1,4 +1,4 @@
-// The plugin host, killed behind each of its writes, calls and replies: while processes begin.
+// The plugin host, killed behind each of its writes, calls and replies: while tasks begin.
 import t from 'tap'
 import { onBeginnings } from './operations.js'
 import { strikeAll } from './strikeAll.js'

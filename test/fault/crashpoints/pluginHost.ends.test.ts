@@ -1,4 +1,4 @@
-// The plugin host, killed behind each of its writes, calls and replies: while processes end.
+// The plugin host, killed behind each of its writes, calls and replies: while tasks end.
 import t from 'tap'
 import { onEnds } from './operations.js'
 import { strikeAll } from './strikeAll.js'

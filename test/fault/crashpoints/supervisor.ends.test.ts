@@ -1,4 +1,4 @@
-// The supervisor, killed behind each of its writes, calls and replies: while processes end.
+// The supervisor, killed behind each of its writes, calls and replies: while tasks end.
 import t from 'tap'
 import { onEnds } from './operations.js'
 import { strikeAll } from './strikeAll.js'
