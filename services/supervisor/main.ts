@@ -39,7 +39,7 @@ async function main(): Promise<void> {
   try {
     const startHost = () => startBundledHost(settings, new URL('./plugin-host.js', import.meta.url).pathname, log)
     let host = startHost()
-    const [{ openSupervisor }, { Incumbent }, tellServiceManager] = await Promise.all([
+    const [{ checkJournal, openSupervisor }, { Incumbent }, tellServiceManager] = await Promise.all([
       import('./supervisor.js'),
       import('./handover/incumbent.js'),
       serviceManager(),
@@ -54,6 +54,7 @@ async function main(): Promise<void> {
         return openSupervisor(settings, { host: plugins, upgrade, log, ...(succession && { succession }) })
       },
     })
+    if (handover) await checkJournal(settings)
     const supervisor = await incumbent.open(await handover?.turn(settings, versionText))
     await handover?.serving()
     if (settings.pluginHost) for (const problem of await supervisor.ready(readyPatienceMs)) log.warn(problem)

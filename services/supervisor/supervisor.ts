@@ -12,7 +12,9 @@ import { openCore } from './core.js'
 import type { Ledger } from './effects/ledger.js'
 import { messageOf } from './effects/supervisor.js'
 import { Feed } from './feed/feed.js'
+import { realDisk } from './journal/disk.js'
 import { openFileJournal } from './journal/fileLog.js'
+import { refuseNewer } from './journal/format.js'
 import type { Journal } from './journal/journal.js'
 import { observe } from './metrics/observe.js'
 import { bundledPlugins, type PluginCalls, pluginCalls, pluginConfig } from './pluginCalls.js'
@@ -202,6 +204,11 @@ async function ready(directory: PluginDirectory, reconciliation: Reconciliation,
   const found = await Promise.allSettled(bundledPlugins.map(({ kind, id }) => directory.find(kind, id, { waitMs })))
   await Promise.race([reconciliation.settled(), sleep(comparisonPatienceMs, undefined, { ref: false })])
   return found.filter(result => result.status === 'rejected').map(({ reason }) => messageOf(reason))
+}
+
+/** Throws when the journal needs a later version than this one. Touches nothing, and needs no lock. */
+export async function checkJournal({ root }: Settings): Promise<void> {
+  await refuseNewer(realDisk, join(root, 'journal'), { program: program(), events: versions })
 }
 
 async function openJournal({ root, node, journal }: Settings, log: Logger): Promise<Journal> {

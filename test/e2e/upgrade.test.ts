@@ -1,4 +1,7 @@
 // A new version takes over from the one that runs: clients, containers and events notice nothing of it.
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { crc32 } from 'node:zlib'
 import t from 'tap'
 import {
   Container,
@@ -8,13 +11,15 @@ import { ImagesService as Images } from '../../proto/gen/containerd/services/ima
 import { LeasesService as Leases } from '../../proto/gen/containerd/services/leases/v1/leases.js'
 import { ListTasksRequest, TasksService as Tasks } from '../../proto/gen/containerd/services/tasks/v1/tasks.js'
 import { VersionService } from '../../proto/gen/containerd/services/version/v1/version.js'
+import { Status } from '../../proto/gen/containerd/v1/types/task.js'
+import { ownDirectory } from '../harness/directory.js'
 import { exitsOf, history } from '../harness/history.js'
 import type { Host } from '../harness/host.js'
 import { busyboxName } from '../harness/image.js'
-import { alive } from '../harness/process.js'
+import { alive, processes } from '../harness/process.js'
 import { Rpc } from '../harness/rpc.js'
-import { purser, purserOnly } from '../harness/supervisor.js'
-import { census, upgrade } from '../harness/upgrade.js'
+import { builtProgram, purser, purserOnly } from '../harness/supervisor.js'
+import { census, startUpgrade, upgrade } from '../harness/upgrade.js'
 import { pause, until } from '../harness/wait.js'
 
 const timeoutMs = 90_000
@@ -138,4 +143,106 @@ t.test('no call fails, no container notices, no exit is lost', { skip: purserOnl
   events.close()
   await until('the older versions to end', () => census(host).purserd === 1, { timeoutMs })
   t.same(census(host), one)
+})
+
+t.test('a version that does not take over leaves the one that runs', { skip: purserOnly }, async t => {
+  const failpoints = ownDirectory('purser-failpoints-')
+  mkdirSync(join(failpoints, 'kill'))
+  const host = await purser(t, { nats: 'embedded', config: '# empty\n', env: { PURSER_FAILPOINTS: failpoints } })
+  await host.load()
+  const id = host.id('stays')
+  const pid = await running(host, id, 'exec sleep 1000')
+  const before = host.pid
+  const wait = host.call(Tasks.wait, { containerId: id, execId: '' }, { timeoutMs: 300_000 })
+  const calls = traffic(host)
+
+  t.test('because it cannot be started, or ends', async t => {
+    await t.rejects(
+      upgrade(host, '--exec', '/bin/false'),
+      /status 1: [\s\S]*ended with status 1 before it was prepared/,
+    )
+    await t.rejects(upgrade(host, '--exec', '/nowhere'), /status 1: [\s\S]*cannot be started: .*ENOENT/)
+  })
+
+  t.test('because its configuration is wrong, or leads elsewhere', async t => {
+    const config = join(host.directory, 'purser.toml')
+    writeFileSync(config, 'nonsense = 1\n')
+    await t.rejects(upgrade(host), /unknown setting "nonsense"/)
+    writeFileSync(config, '')
+    const elsewhere = join(host.directory, 'elsewhere.sh')
+    writeFileSync(elsewhere, `#!/bin/sh\nexec "${builtProgram('purserd.js')}" "$@" --node other\n`, { mode: 0o755 })
+    await t.rejects(upgrade(host, '--exec', elsewhere), /node = "other" now, and the supervisor that runs has "test"/)
+  })
+
+  t.test('because the journal is from a later version', async t => {
+    const format = join(host.root, 'journal', 'format')
+    const kept = readFileSync(format)
+    const text = JSON.stringify({
+      ...JSON.parse(kept.toString().split('\n')[0] ?? ''),
+      program: 'purserd 9',
+      segments: 9,
+    })
+    writeFileSync(format, `${text}\n${crc32(text).toString(16).padStart(8, '0')}\n`)
+    await t.rejects(upgrade(host), /the journal in .* was written by purserd 9, and this version cannot read all of it/)
+    writeFileSync(format, kept)
+  })
+
+  for (const moment of ['succession.prepared', 'succession.went', 'succession.opened']) {
+    t.test(`because it is killed at ${moment}`, async t => {
+      writeFileSync(join(failpoints, 'kill', moment), '1')
+      await t.rejects(upgrade(host), /status 1: [\s\S]*the old one goes on/)
+    })
+  }
+
+  t.test('and serves as before', async t => {
+    t.same(await calls.stop(), [])
+    t.equal(host.pid, before)
+    t.ok(alive(before))
+    t.equal((await host.call(Tasks.get, { containerId: id, execId: '' })).process?.pid, pid)
+    await until('one of each', () => census(host).purserd === 1 && census(host)['nats-server'] === 1, { timeoutMs })
+    t.same(census(host), one)
+    await upgrade(host)
+    await host.ok('tasks', 'kill', '--signal', 'SIGKILL', id)
+    t.match(await wait, { exitStatus: 137 })
+  })
+})
+
+t.test('a kill of the one that gives way leaves what a plain start takes up', { skip: purserOnly }, async t => {
+  const failpoints = ownDirectory('purser-failpoints-')
+  mkdirSync(join(failpoints, 'kill'))
+  const host = await purser(t, { env: { PURSER_FAILPOINTS: failpoints } })
+  await host.load()
+  const id = host.id('stays')
+  const pid = await running(host, id, 'exec sleep 1000')
+  for (const moment of ['handover.prepared', 'handover.gaveWay', 'handover.opened', 'handover.served']) {
+    writeFileSync(join(failpoints, 'kill', moment), '1')
+    await t.rejects(upgrade(host), moment)
+    await until('both to end', () => census(host).purserd === 0, { timeoutMs })
+    await host.start()
+    const { process } = await host.call(Tasks.get, { containerId: id, execId: '' }, { timeoutMs })
+    t.match(process, { pid, status: Status.RUNNING }, moment)
+  }
+})
+
+t.test('one upgrade at a time, also by signal', { skip: purserOnly }, async t => {
+  const host = await purser(t)
+  const never = join(host.directory, 'never.sh')
+  writeFileSync(never, '#!/bin/sh\nexec sleep 1000\n', { mode: 0o755 })
+  const first = startUpgrade(host, '--exec', never)
+  const stuck = () => processes().find(({ parent, command }) => parent === host.pid && command[0] === 'sleep')
+  await until('the first to be under way', () => stuck() !== undefined, { timeoutMs })
+  await t.rejects(upgrade(host), /another upgrade is under way: wait for it/)
+  process.kill(stuck()?.pid ?? 0, 'SIGKILL')
+  t.match(await first.end(timeoutMs), { code: 1, stderr: /it was killed by SIGKILL before it was prepared/ })
+
+  const before = host.pid
+  process.kill(before, 'SIGUSR2')
+  const ended = await host.log.first('the end of the old version', ({ msg }) => msg.startsWith('ended; the new'), {
+    timeoutMs,
+  })
+  t.not(ended.successor, before)
+  host.succeededBy(Number(ended.successor))
+  await t.resolves(host.call(VersionService.version, {}, { timeoutMs }))
+  await host.stop()
+  t.same(census(host), { purserd: 0, 'plugin-host': 0, 'nats-server': 0 })
 })

@@ -133,7 +133,11 @@ export async function openApi(deps: ApiDeps): Promise<Api> {
     },
     async passTo(path) {
       successor?.close()
-      successor = new Client(`unix://${path}`, credentials.createInsecure(), messageLimits)
+      successor = new Client(`unix://${path}`, credentials.createInsecure(), {
+        ...messageLimits,
+        // A connection of its own: this process may serve there itself, and go on to somewhere else.
+        'grpc.use_local_subchannel_pool': 1,
+      })
       stopping.abort()
       await traffic.passTo(successor)
     },

@@ -36,6 +36,8 @@ const lasting: ReadonlySet<string> = new Set([TasksService.wait.path])
 const resumed: ReadonlySet<string> = new Set([EventsService.subscribe.path])
 const endless = (path: string): boolean => /\/(Subscribe|Watch\w*)$/.test(path) || path === UpgradeService.run.path
 
+/** For a successor that has just opened. */
+const answerMs = 10_000
 /** What is said to a successor on behalf of a caller: grpc-js and HTTP/2 have the rest. */
 const notPassedOn = /^(grpc-|te$|user-agent$|content-type$|accept-encoding$|:)/
 
@@ -83,7 +85,8 @@ export class Traffic {
     if (this.waiting.size === 0) return
     // Behind them on the same connection: once this is answered, they were heard.
     await new Promise<void>((resolve, reject) => {
-      client.makeUnaryRequest('/grpc.health.v1.Health/Check', asIs, asIs, Buffer.alloc(0), error =>
+      const deadline = Date.now() + answerMs
+      client.makeUnaryRequest('/grpc.health.v1.Health/Check', asIs, asIs, Buffer.alloc(0), { deadline }, error =>
         error ? reject(error) : resolve(),
       )
     })

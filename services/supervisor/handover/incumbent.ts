@@ -1,14 +1,15 @@
 // The side that gives way: starts a successor, hands over, and goes on as before when that fails. The order is the
 // promise; each step says who serves when either process dies there.
 import { EventEmitter, once } from 'node:events'
-import { isAbsolute } from 'node:path'
+import { isAbsolute, join } from 'node:path'
 import type { Logger } from 'pino'
 import { Code, invalidArgument, StatusError } from '../../../plugins/kit/errors.js'
+import { failpoint } from '../../../plugins/kit/failpoint.js'
 import type { UpgradeRequest, UpgradeStep } from '../api/upgrade.js'
 import type { Settings } from '../config.js'
 import type { GivenWay, Succession, Supervisor } from '../supervisor.js'
 import { placesOf } from './messages.js'
-import { SuccessorProcess } from './program.js'
+import { notTakenOver, SuccessorProcess } from './program.js'
 
 export interface IncumbentOptions {
   settings: Settings
@@ -28,6 +29,10 @@ export class Incumbent {
   private tellFailed: (error: unknown) => void = () => {}
   private supervisor: Supervisor | undefined
   private underWay = false
+  /** How often this process followed itself. */
+  private returns = 0
+  /** The ways that were given, to itself or to a successor: callers may still wait behind each. */
+  private readonly given: GivenWay[] = []
 
   constructor(private readonly options: IncumbentOptions) {
     this.succeeded = new Promise((resolve, reject) => {
@@ -100,9 +105,12 @@ export class Incumbent {
     try {
       // We serve. The successor dies with us.
       const { version } = await successor.hear('prepared', stepMs)
+      failpoint('handover.prepared')
       tell({ step: 'the new version is loaded', pid, version })
       const givenWay = await supervisor.giveWay(request.patienceMs)
       this.supervisor = undefined
+      this.given.push(givenWay)
+      failpoint('handover.gaveWay')
       // Nobody serves, clients wait. When the successor dies, we come back; when we die, it does too.
       try {
         await this.letTakeOver(successor, givenWay)
@@ -116,7 +124,7 @@ export class Incumbent {
       successor.say({ is: 'yours' })
       successor.release()
       tell({ step: `the new version serves ${settings.address}`, pid, version })
-      void givenWay.passed().then(() => this.tellSucceeded(pid))
+      void Promise.all(this.given.map(given => given.passed())).then(() => this.tellSucceeded(pid))
     } catch (error) {
       await successor.end()
       throw error
@@ -126,14 +134,18 @@ export class Incumbent {
   private async letTakeOver(successor: SuccessorProcess, givenWay: GivenWay): Promise<void> {
     successor.say({ is: 'go' })
     const { path } = await successor.hear('opened', stepMs)
-    await givenWay.passTo(path)
+    failpoint('handover.opened')
+    await givenWay.passTo(path).catch(error => {
+      throw notTakenOver(`nobody answers on ${path} (${error instanceof Error ? error.message : error})`)
+    })
     successor.say({ is: 'passed' })
     await successor.hear('serving', stepMs)
+    failpoint('handover.served')
   }
 
   /** As a successor of ourselves: clients and calls wait as they would for another. */
   private async comeBack(givenWay: GivenWay, descriptors: Succession['descriptors']): Promise<void> {
-    const path = `${this.options.settings.state}/handover.${process.pid}.sock`
+    const path = join(this.options.settings.state, `handover.${process.pid}.${++this.returns}.sock`)
     const supervisor = await this.open({ descriptors, path, served: () => givenWay.passTo(path) })
     this.options.log.warn('the upgrade failed: this version serves again')
     void supervisor.ready(stepMs)

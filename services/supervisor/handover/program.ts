@@ -61,12 +61,12 @@ export class SuccessorProcess {
     const deadline = performance.now() + withinMs
     for (;;) {
       const refusal = this.said.find(message => message.is === 'refused')
-      if (refusal) throw failed(refusal.reason)
+      if (refusal) throw notTakenOver(refusal.reason)
       const found = this.said.find((message): message is Said<Is> => message.is === wanted)
       if (found) return found
-      if (this.over !== undefined) throw failed(`${this.over} before it was ${wanted}`)
+      if (this.over !== undefined) throw notTakenOver(`${this.over} before it was ${wanted}`)
       const left = deadline - performance.now()
-      if (left <= 0) throw failed(`it was not ${wanted} within ${withinMs / 1000} s`)
+      if (left <= 0) throw notTakenOver(`it was not ${wanted} within ${withinMs / 1000} s`)
       await this.change(left)
     }
   }
@@ -103,5 +103,5 @@ function commandLine(program: string): [string, ...string[]] {
   return /\.[cm]?js$/.test(path) ? [process.execPath, ...process.execArgv, path, ...args] : [path, ...args]
 }
 
-const failed = (why: string) =>
+export const notTakenOver = (why: string) =>
   new StatusError(Code.FAILED_PRECONDITION, `the new version does not take over: ${why}: the old one goes on`)

@@ -1,6 +1,7 @@
 // The side that takes over. Until it is told to go it touches nothing, and until it is told that it is on its own it
 // ends with the one before, so that there is never a supervisor that nobody looks after.
 import { join } from 'node:path'
+import { failpoint } from '../../../plugins/kit/failpoint.js'
 import type { Settings } from '../config.js'
 import type { Succession } from '../supervisor.js'
 import {
@@ -60,13 +61,16 @@ class Successor implements Handover {
     const { descriptors, places } = this.invitation
     checkPlaces(settings, places)
     await say({ is: 'prepared', version })
+    failpoint('succession.prepared')
     await this.hear('go')
+    failpoint('succession.went')
     const path = join(places.state, `handover.${process.pid}.sock`)
     return {
       descriptors: { api: descriptors.api, metrics: descriptors.metrics ?? undefined },
       path,
       served: async () => {
         await say({ is: 'opened', path })
+        failpoint('succession.opened')
         await this.hear('passed')
       },
     }
