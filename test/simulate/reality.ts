@@ -70,7 +70,7 @@ export class Shims {
     // Some end before anybody hears that they have begun.
     if (this.chance.happens(0.7)) {
       const life = this.chance.happens(0.3) ? this.chance.below(2_000) : this.chance.delay(400_000)
-      this.time.after(life, shim.party, 'process ends', () => this.end(shim, execId, this.chance.below(3)))
+      this.time.after(life, shim.party, 'process ends', () => this.end(shim, execId, this.chance.below(3), process))
     }
     return process.pid
   }
@@ -87,7 +87,9 @@ export class Shims {
     const process = this.processOf(shim, execId)
     if (process.status === Status.STOPPED) throw absent('process already finished')
     if (signal === 9 || this.chance.happens(0.5))
-      this.time.after(this.chance.delay(500), shim.party, 'process ends', () => this.end(shim, execId, 128 + signal))
+      this.time.after(this.chance.delay(500), shim.party, 'process ends', () =>
+        this.end(shim, execId, 128 + signal, process),
+      )
   }
 
   pause(namespace: string, id: string): void {
@@ -144,9 +146,10 @@ export class Shims {
     this.untold.clear()
   }
 
-  private end(shim: Shim, execId: string, exitStatus: number): void {
+  /** `meant`: only if it is still this one, for another may have taken its name. */
+  private end(shim: Shim, execId: string, exitStatus: number, meant?: Process): void {
     const process = execId === '' ? shim.init : shim.execs.get(execId)
-    if (shim.dead || !process || process.status === Status.STOPPED) return
+    if (shim.dead || !process || process.status === Status.STOPPED || process !== (meant ?? process)) return
     const now = this.time.milliseconds()
     process.status = Status.STOPPED
     process.exitStatus = exitStatus

@@ -62,6 +62,7 @@ const plants = {
   },
   'a task of a container that is gone': {
     file: 'supervisor/domain/task/decide.ts',
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: it is code, to be found in a source
     find: "  if (container.state === 'absent') return refuse('not-found', `container \"${event.containerId}\"`)\n",
     put: '  return stepTask(namespace, task, event)\n',
   },

@@ -84,11 +84,12 @@ export class TaskRecovery {
   private async reconcile(place: Place, listed: ListedTask | undefined, asked: Sequence): Promise<boolean> {
     const { namespace, id } = place
     const { world } = this.store
-    if (this.busy.has(namespace, id)) return !this.isOpen(place)
     if (world.version(taskStream(namespace, id)) > asked) return false
     const { state } = world.namespace(namespace).task(id)
     const reality = realityOf(listed)
     const action = this.harmless(actionFor(state, reality))
+    // Whoever is at work on it may be about to change what is compared here.
+    if (this.busy.has(namespace, id)) return action === 'adopt' && !this.isOpen(place)
     const line = { namespace, id, journal: state, reality, action }
     if (action === 'adopt') this.log.debug(line, 'adopted a task')
     else this.log.info(line, 'the journal and the runtime differ about a task')
