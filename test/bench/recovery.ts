@@ -1,9 +1,9 @@
 // A daemon is killed and started again while containers run: how long until it serves, and until it has all of them.
 //
-// "Serves": it answers Version. "Has a container": the container's shim answers through it (ListPids). Of some
-// containers the shim may be stopped before (SIGSTOP), as one that hangs: then it is asked how soon the others are there.
+// "Serves": it answers Version. "Has them": their shims answer through it (Metrics, which shims answer by themselves). Of
+// some the shim is stopped before (SIGSTOP), as one that hangs: then it is asked how soon the others are there.
 
-import { ListPidsRequest, TasksService } from '../../proto/gen/containerd/services/tasks/v1/tasks.js'
+import { MetricsRequest, TasksService } from '../../proto/gen/containerd/services/tasks/v1/tasks.js'
 import { VersionService } from '../../proto/gen/containerd/services/version/v1/version.js'
 import type { Host } from '../harness/host.js'
 import { signal } from '../harness/process.js'
@@ -95,9 +95,7 @@ async function recover(host: Host, ids: string[]): Promise<Recovered> {
   const servesMs = performance.now() - begun
   const rpc = new Rpc(host.address)
   try {
-    await Promise.all(
-      ids.map(id => until(`container ${id}`, () => hasIt(rpc, host, id), { timeoutMs: patienceMs, intervalMs: 20 })),
-    )
+    await until(`${host.kind} to have all`, () => hasAll(rpc, host, ids), { timeoutMs: patienceMs, intervalMs: 5 })
     const hasAllMs = performance.now() - begun
     await started
     return { servesMs, hasAllMs }
@@ -119,10 +117,11 @@ async function answers(host: Host): Promise<boolean> {
   }
 }
 
-async function hasIt(rpc: Rpc, { namespace }: Host, containerId: string): Promise<boolean> {
+async function hasAll(rpc: Rpc, { namespace }: Host, ids: string[]): Promise<boolean> {
   try {
-    const request = ListPidsRequest.fromPartial({ containerId })
-    return (await rpc.call(TasksService.listPids, request, { namespace, timeoutMs: patienceMs })).processes.length > 0
+    const request = MetricsRequest.fromPartial({ filters: ids.map(id => `id==${id}`) })
+    const { metrics } = await rpc.call(TasksService.metrics, request, { namespace, timeoutMs: patienceMs })
+    return metrics.length === ids.length
   } catch {
     return false
   }
