@@ -1,7 +1,7 @@
 // Makes a damaged journal whole again: every record that is proven good is kept under its sequence, every one that is
 // not is replaced by a record that says so, and every file that is replaced is kept aside.
 //
-// The new segments are made whole and durable under `repair.new/`, with a file `done`. Only then are the old ones moved
+// The new segments are made whole and durable under `repairing/`, with a file `done`. Only then are the old ones moved
 // to `damaged/repair-<time>/`, and the new ones into their places. When that is interrupted, the next repair goes on
 // where it ended; a supervisor that is started in between finds segments missing, and takes no writes.
 import { basename, join } from 'node:path'
@@ -51,7 +51,7 @@ export async function repair(options: RepairOptions): Promise<Repair> {
   if (seen.damage.length === 0) return plan
   await clear(disk, newDirectory(dir))
   await disk.makeDirectory(newDirectory(dir))
-  const rewritten = plan.replaced.some(isSegment) ? await rewrite(options, seen, plan) : 0
+  const rewritten = firstChanged(seen, plan.first) !== undefined ? await rewrite(options, seen, plan) : 0
   await note(disk, join(newDirectory(dir), 'replaced'), plan.replaced.map(path => basename(path)).join('\n'))
   await note(disk, join(newDirectory(dir), 'mark-of'), JSON.stringify(markOf(seen, plan)))
   const made = (await disk.list(newDirectory(dir))).filter(isSegment)
@@ -133,7 +133,7 @@ function standIn({ lost, node, timeUnixNano }: RepairOptions, sequence: Sequence
   return { ...lost(sequence), sequence, timeUnixNano, node, causation: 'repair', correlation: '', actor }
 }
 
-const newDirectory = (dir: string) => join(dir, 'repair.new')
+const newDirectory = (dir: string) => join(dir, 'repairing')
 const isSegment = (path: string) => path.endsWith('.log')
 
 function markOf(seen: Survey, plan: Repair) {

@@ -163,7 +163,8 @@ class Surveyor {
     result.segments.push(segment)
     const found = result.damage.length
     if (typeof header === 'string') this.damage({ file: path, offset: 0, what: header })
-    else if (before && !follows(header, before)) {
+    // One that retention has dropped since need not be the one before.
+    else if (before && before.first >= result.first && !follows(header, before)) {
       before.intact = false
       this.damage({ file: before.path, offset: 0, what: `it is not what ${basename(path)}, which follows, remembers` })
     }
