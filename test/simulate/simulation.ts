@@ -175,7 +175,8 @@ class Simulation {
       'the supervisor is killed': () => this.crash(false),
       'the power goes': () => this.crash(true),
       'the plugin host is killed': () => this.host.die(),
-      'the plugin host hangs': () => this.host.stop(chance.delay(20 * seconds)),
+      // For longer, and its plugins would have to register anew: it is killed then.
+      'the plugin host hangs': () => this.host.stop(Math.min(chance.delay(20 * seconds), 60 * seconds)),
       'the disk is full': () => {
         this.disk.full = true
         later(seconds, 'room', () => {

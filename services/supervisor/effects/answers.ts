@@ -28,8 +28,10 @@ export async function settle<Answer>(inDoubt: () => void, steps: Steps<Answer>):
   try {
     answer = await steps.call()
   } catch (error) {
-    if (!isInDoubt(error) || (await takenBack(steps))) await recorded(inDoubt, steps.failed(messageOf(error)))
-    else inDoubt()
+    const doubtful = isInDoubt(error)
+    if (!doubtful || (await takenBack(steps))) await recorded(inDoubt, steps.failed(messageOf(error)))
+    // A plugin that was only slow may yet do what was taken back before.
+    if (doubtful) inDoubt()
     throw error
   }
   await recorded(inDoubt, steps.succeeded(answer))

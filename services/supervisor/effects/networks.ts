@@ -8,7 +8,7 @@ import { containerStream } from '../domain/streams.js'
 import type { Labels } from '../domain/values.js'
 import type { Cause, Intent, Runner } from '../runner.js'
 import type { Store } from '../state/store.js'
-import { type AskAgain, settle } from './answers.js'
+import { type AskAgain, isInDoubt, settle } from './answers.js'
 import type { NetworkCalls } from './ports.js'
 import { answerTo, messageOf } from './supervisor.js'
 
@@ -75,6 +75,8 @@ export class Networks {
     } catch (error) {
       await this.takeBack(namespace, containerId, network)
       await this.answer(intent, { type: 'NetworkAttachFailed', containerId, network, reason: messageOf(error) })
+      // A plugin that was only slow may yet attach what was detached before.
+      if (isInDoubt(error)) this.askAgain('network')
       throw error
     }
   }
