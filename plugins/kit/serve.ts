@@ -112,17 +112,35 @@ interface Outgoing<Response> {
 
 type WakeUp = 'drain' | 'cancelled' | 'close'
 
+/** As many messages, however large, are held for a caller that may stop reading. grpc-js would hold 16. */
+const aheadMax = 4
+
 async function pump<Response>(
   call: Outgoing<Response>,
   open: () => AsyncIterable<Response>,
   patience?: Patience,
 ): Promise<void> {
+  let written = 0
   let out = 0
-  const wentOut = patience && (() => void out++)
+  let advance = () => {}
+  const wentOut = () => {
+    out++
+    advance()
+  }
   try {
     for await (const response of open()) {
       if (call.cancelled) return
-      if (!call.write(response, wentOut)) await writable(call, patience, () => out)
+      written++
+      const hasRoom = call.write(response, patience && wentOut)
+      if (hasRoom && !(patience && written - out > aheadMax)) continue
+      await writable(
+        call,
+        patience,
+        () => out,
+        go => {
+          advance = go
+        },
+      )
     }
     call.end()
   } catch (error) {
@@ -135,6 +153,7 @@ function writable(
   call: Pick<Outgoing<never>, 'cancelled' | 'once' | 'off'>,
   patience: Patience | undefined,
   out: () => number,
+  onAdvance: (go: () => void) => void,
 ): Promise<void> {
   if (call.cancelled) return Promise.resolve()
   return new Promise((resolve, reject) => {
@@ -151,6 +170,7 @@ function writable(
     }
     const go = () => done(resolve)
     for (const event of wakeUps) call.once(event, go)
+    onAdvance(go)
   })
 }
 
