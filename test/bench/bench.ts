@@ -9,11 +9,12 @@ import { measureImport } from './import.js'
 import { measureLatency } from './latency.js'
 import { describeMachine, isBusy, type Machine } from './machine.js'
 import { measureMemory, readIdle } from './memory.js'
+import { measurePast } from './past.js'
 import { measureRecovery } from './recovery.js'
 import { type Outcome, show } from './report.js'
 import { measureThroughput } from './throughput.js'
 
-const measurements = ['latency', 'throughput', 'import', 'memory', 'recovery'] as const
+const measurements = ['latency', 'throughput', 'import', 'memory', 'recovery', 'past'] as const
 type Measurement = (typeof measurements)[number]
 
 interface Flags {
@@ -79,6 +80,7 @@ async function measure(
     import: () => measureImport(contest),
     memory: () => measureMemory(contest, idle),
     recovery: () => measureRecovery(contest, containers),
+    past: () => measurePast(contest),
   }
   const results: Partial<Record<Measurement, unknown>> = {}
   for (const name of measurements.filter(each => only.includes(each))) {

@@ -87,7 +87,7 @@ function show(what: string, took: Record<Name, Recovered[]>): Table[] {
   ]
 }
 
-async function recover(host: Host, ids: string[]): Promise<Recovered> {
+export async function recover(host: Host, ids: string[]): Promise<Recovered> {
   await host.kill()
   const begun = performance.now()
   const started = host.start(patienceMs)
