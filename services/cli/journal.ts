@@ -41,7 +41,10 @@ export function journal(program: Command): void {
 
   command('verify', 'read everything and tell what is damaged; status 1 if something is').action(
     async ({ root, ...options }: Where) => {
-      const seen = await verifyJournal(journalDirectory(root))
+      const directory = journalDirectory(root)
+      const seen = await verifyJournal(directory)
+      if (seen.journal === undefined && seen.damage.length === 0)
+        throw new UsageError(`there is no journal in ${directory}: name purserd's durable directory with --root`)
       show(options, seen, verifyReport)
       if (seen.damage.length > 0) process.exitCode = 1
     },

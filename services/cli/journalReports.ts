@@ -14,7 +14,7 @@ export function verifyReport({ journal, segments, snapshots, first, last, record
   const count = `${records} events, ${first} to ${last}, in ${segments.length} files; ${snapshots.length} snapshots`
   const found = [...damage.map(finding => ['damaged', finding] as const), ...notes.map(note => ['note', note] as const)]
   return [
-    journal === undefined ? 'there is no journal here' : `journal ${journal}: ${count}`,
+    `journal ${journal ?? 'of an unknown id'}: ${count}`,
     ...found.map(([word, { file, offset, what, lost }]) => {
       const gone = lost ? ` (events ${rangeOf(lost)} can't be read)` : ''
       return `${word}: ${basename(file)} at byte ${offset}: ${what}${gone}`
