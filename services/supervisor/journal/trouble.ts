@@ -29,7 +29,7 @@ export function damaged({ file, offset, what }: Damage): Trouble {
     reason: 'damaged',
     message: `the journal is damaged in ${file} at byte ${offset}: ${what}`,
     advice:
-      'containers go on; stop purserd, copy the directory aside, put the file back from a backup, and start again. Without a backup the last resort is to move the directory away, which forgets all containers',
+      'containers go on; `purser journal verify` shows all that is damaged; stop purserd, put the file back from a backup or let `purser journal repair` keep what is sound, and start again',
   }
 }
 
