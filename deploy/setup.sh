@@ -21,7 +21,8 @@ runtime_packages="
 test_packages="
   skopeo=skopeo
   umoci=umoci
-  tini=tini"
+  tini=tini
+  openssl=openssl"
 
 main() {
   local packages="$runtime_packages" for_tests=no
@@ -107,7 +108,7 @@ build() {
 # The first source, if any, that is newer than the build.
 changed_source() {
   local places=() place
-  for place in package.json buf.gen.yaml proto plugins services deploy test/bench test/harness; do
+  for place in package.json buf.gen.yaml proto plugins services deploy test/bench test/harness test/simulate test/soak; do
     [ ! -e "$place" ] || places+=("$place")
   done
   find "${places[@]}" -path proto/gen -prune -o \
