@@ -43,6 +43,8 @@ export class Host {
   private readonly chances = new Map<string, Chance>()
   /** Until then it does nothing, though it lives. */
   private stoppedUntil = 0
+  /** By what was asked about: when the last of it that had to wait is done. */
+  private readonly ordered = new Map<string, number>()
   /** Nothing goes wrong any more. */
   calm = false
 
@@ -82,15 +84,26 @@ export class Host {
     this.process = undefined
     this.serving = false
     this.stoppedUntil = 0
+    this.ordered.clear()
     const lost = [...this.pending]
     this.pending.clear()
     for (const call of lost) call.reject(unavailable('the plugin went away'))
     this.registry?.lost()
   }
 
-  /** It hangs for a while. */
+  /** It hangs for a while, or for longer. */
   stop(microseconds: number): void {
-    this.stoppedUntil = this.time.now + microseconds
+    this.stoppedUntil = Math.max(this.stoppedUntil, this.time.now + microseconds)
+  }
+
+  /** What a host that hangs finds when it goes on about one thing, it does in the order in which it was asked. */
+  private until(key: string, usual: number): number {
+    const stopped = this.stopped()
+    const before = this.ordered.get(key) ?? 0
+    if (stopped === 0 && before <= this.time.now) return usual
+    const at = Math.max(this.time.now + stopped + usual, before)
+    this.ordered.set(key, at)
+    return at - this.time.now
   }
 
   get runs(): boolean {
@@ -268,7 +281,7 @@ export class Host {
       const arrive = (host: Party) => {
         this.pending.add(pending)
         const refusal = !this.calm && chance.happens(refusalChance)
-        time.after(chance.delay(usual) + this.stopped(), host, `${method} done`, () => {
+        time.after(this.until(key, chance.delay(usual)), host, `${method} done`, () => {
           const answer = this.answerOf(refusal, method, work)
           this.tell?.(() => `  plugin: ${method} ${key}${'error' in answer ? `: ${String(answer.error)}` : ''}`)
           time.after(chance.delay(150), supervisor, `${method} answered`, () =>
