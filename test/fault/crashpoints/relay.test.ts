@@ -13,9 +13,16 @@ t.test('killed while it publishes, the supervisor leaves a stream without gap or
     ({ name }) => name === 'create a namespace' || name === 'end a task by a signal',
   )
   const plans = await campaign.plan(some.map(operation => ({ ...operation, points: /^relay/ })))
+  const struck = new Set<string>()
   for (const plan of plans)
-    for (const moment of plan.moments.supervisor)
-      t.same(await campaign.strike(plan, 'supervisor', moment), [], `${plan.operation.name}: ${moment.point}`)
+    for (const moment of plan.moments.supervisor) {
+      const wrong = await campaign.strike(plan, 'supervisor', moment)
+      // Events that come close together go out together: then there is no second or third pass.
+      if (wrong === 'missed') continue
+      struck.add(moment.point)
+      t.same(wrong, [], `${plan.operation.name}: ${moment.point} ${moment.pass}`)
+    }
+  t.same([...struck].sort(), ['relay.acknowledged', 'relay.published'])
   const sequences = await relayed(campaign.host)
   t.same(
     sequences,
