@@ -12,6 +12,7 @@ import { containerStream, execStream, taskStream } from '../domain/streams.js'
 import type { Task } from '../domain/task/decide.js'
 import { requestTask, stepTask } from '../domain/task/decide.js'
 import type { TaskCreateRequested, TaskEvent, TaskState } from '../domain/task/events.js'
+import { instantOf } from '../domain/time.js'
 import { checkIdentifier } from '../domain/validate.js'
 import type { Exit } from '../domain/values.js'
 import type { RuntimeCalls } from '../effects/ports.js'
@@ -249,9 +250,7 @@ async function collectMetrics(
   const worker = async () => {
     for (let id = queue.shift(); id !== undefined; id = queue.shift()) {
       const answer = await runtime.stats({ namespace, id }, { deadlineMs: metricsDeadlineMs }).catch(() => undefined)
-      const now = clock.now()
-      const timestamp = { seconds: now / 1_000_000_000n, nanos: Number(now % 1_000_000_000n) }
-      if (answer?.stats) metrics.push({ timestamp, id, data: answer.stats })
+      if (answer?.stats) metrics.push({ timestamp: instantOf(clock.now()), id, data: answer.stats })
     }
   }
   await Promise.all(Array.from({ length: Math.min(metricsConcurrency, ids.length) }, worker))

@@ -16,22 +16,25 @@ export function formatInstant({ seconds, nanos }: Instant): Timestamp {
 }
 
 export function formatNanos(sinceEpoch: bigint): Timestamp {
-  const nanos = ((sinceEpoch % nanosPerSecond) + nanosPerSecond) % nanosPerSecond
-  return formatInstant({ seconds: (sinceEpoch - nanos) / nanosPerSecond, nanos: Number(nanos) })
+  return formatInstant(instantOf(sinceEpoch))
 }
 
-/** The inverse of formatInstant; undefined for '' and for what is not of its form. */
-export function parseTimestamp(text: Timestamp): Instant | undefined {
-  const match = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{9})Z$/.exec(text)
-  if (!match?.[1] || !match[2]) return undefined
-  return { seconds: BigInt(Date.parse(`${match[1]}Z`)) / 1000n, nanos: Number(match[2]) }
-}
-
-/** A time as RFC 3339 writes it, with any offset, in nanoseconds since 1970 UTC; undefined for anything else. */
-export function parseNanos(text: string): bigint | undefined {
+/** A time as RFC 3339 writes it, with any offset; undefined for '' and for anything else. */
+export function parseTimestamp(text: string): Instant | undefined {
   const match = /^(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)$/.exec(text)
   if (!match) return undefined
   const [, day, time, fraction = '', offset = ''] = match
   const millis = Date.parse(`${day}T${time}${offset.toUpperCase()}`)
-  return Number.isNaN(millis) ? undefined : BigInt(millis) * 1_000_000n + BigInt(fraction.padEnd(9, '0'))
+  if (Number.isNaN(millis)) return undefined
+  return { seconds: BigInt(millis) / 1000n, nanos: Number(fraction.padEnd(9, '0')) }
+}
+
+export function instantOf(sinceEpoch: bigint): Instant {
+  const nanos = ((sinceEpoch % nanosPerSecond) + nanosPerSecond) % nanosPerSecond
+  return { seconds: (sinceEpoch - nanos) / nanosPerSecond, nanos: Number(nanos) }
+}
+
+/** The inverse of instantOf. */
+export function nanosOf({ seconds, nanos }: Instant): bigint {
+  return seconds * nanosPerSecond + BigInt(nanos)
 }

@@ -1,6 +1,6 @@
 // Where a subscription begins: behind a sequence, or at a time.
 import { invalidArgument } from '../../../plugins/kit/errors.js'
-import { parseNanos } from '../domain/time.js'
+import { nanosOf, parseTimestamp } from '../domain/time.js'
 import type { Journal, JournalRecord, Sequence } from '../journal/journal.js'
 import { ahead, dropped } from './errors.js'
 
@@ -15,8 +15,8 @@ const sequenceMax = (1n << 64n) - 1n
 /** "1234", or "2026-11-25T16:00:00.5+01:00". `name` is what the caller called it. */
 export function parseSince(text: string, name: string): Since {
   if (/^\d{1,20}$/.test(text) && BigInt(text) <= sequenceMax) return { sequence: BigInt(text) }
-  const timeUnixNano = parseNanos(text)
-  if (timeUnixNano !== undefined) return { timeUnixNano }
+  const time = parseTimestamp(text)
+  if (time) return { timeUnixNano: nanosOf(time) }
   throw invalidArgument(
     `${name} ${JSON.stringify(text.slice(0, 100))}: give the sequence of the last event that you have, 0 for all, or a time like 2026-11-25T16:00:00Z`,
   )

@@ -4,7 +4,7 @@ import type { Descriptor as ProtoDescriptor } from '../../../proto/gen/container
 import type { Mount as ProtoMount } from '../../../proto/gen/containerd/types/mount.js'
 import type { Any } from '../../../proto/gen/google/protobuf/any.js'
 import type { Timestamp as ProtoTimestamp } from '../../../proto/gen/google/protobuf/timestamp.js'
-import { formatInstant, type Instant, parseTimestamp } from '../domain/time.js'
+import { formatInstant, nanosOf, parseTimestamp } from '../domain/time.js'
 import type { Descriptor, Exit, Labels, Mount, SmallAny, Timestamp } from '../domain/values.js'
 
 /** Go's zero time, 0001-01-01: its clients send it for "not set". Also the earliest time that protobuf knows. */
@@ -19,8 +19,6 @@ export const isUnset = (time: ProtoTimestamp | undefined): time is undefined =>
 /** undefined for ''. */
 export const timestampToProto = (time: Timestamp): ProtoTimestamp | undefined => parseTimestamp(time)
 
-export const timestampFromInstant = ({ seconds, nanos }: Instant): ProtoTimestamp => ({ seconds, nanos })
-
 /** Throws INVALID_ARGUMENT for a time outside the years 1 to 9999. */
 export function timestampFromProto({ seconds, nanos }: ProtoTimestamp): Timestamp {
   const inRange = seconds >= goZeroSeconds && seconds <= latestSeconds && nanos >= 0 && nanos < 1_000_000_000
@@ -31,7 +29,7 @@ export function timestampFromProto({ seconds, nanos }: ProtoTimestamp): Timestam
 /** Nanoseconds since 1970 UTC. Throws INVALID_ARGUMENT for a time outside the years 1 to 9999. */
 export function nanosFromProto(time: ProtoTimestamp): bigint {
   timestampFromProto(time)
-  return time.seconds * 1_000_000_000n + BigInt(time.nanos)
+  return nanosOf(time)
 }
 
 /** A time that was not set is ''. */

@@ -185,7 +185,10 @@ t.test('times keep their nanoseconds, sort as text, and read back', async t => {
   const zero = { seconds: -62_135_596_800n, nanos: 0 }
   t.equal(formatInstant(zero), '0001-01-01T00:00:00.000000000Z')
   t.same(parseTimestamp(formatInstant(zero)), zero)
-  for (const text of ['', '2026-01-02', '2026-01-02T03:04:05Z', 'now']) t.equal(parseTimestamp(text), undefined, text)
+  for (const text of ['2026-01-02T03:04:05.25Z', '2026-01-02 04:04:05.250+01:00', '2026-01-02t03:04:05.250000000z'])
+    t.same(parseTimestamp(text), { seconds: 1_767_323_045n, nanos: 250_000_000 }, text)
+  for (const text of ['', '2026-01-02', '2026-01-02T03:04:05', '2026-13-02T03:04:05Z', 'now'])
+    t.equal(parseTimestamp(text), undefined, text)
 })
 
 const target = { mediaType: 'm', digest: 'sha256:a', size: '1', annotations: {} }
