@@ -8,9 +8,9 @@ import { containerStream } from '../domain/streams.js'
 import type { Labels } from '../domain/values.js'
 import type { Cause, Intent, Runner } from '../runner.js'
 import type { Store } from '../state/store.js'
-import { type AskAgain, isInDoubt, settle } from './answers.js'
+import { type AskAgain, settle } from './answers.js'
 import type { NetworkCalls } from './ports.js'
-import { answerTo, messageOf } from './supervisor.js'
+import { answerTo } from './supervisor.js'
 
 /** The label by which a container asks for a network. */
 export const networkLabel = 'io.purser/network'
@@ -60,25 +60,26 @@ export class Networks {
 
   async attach(intent: Intent, { containerId, network }: NetworkAttachRequested): Promise<void> {
     const { namespace } = intent
-    try {
-      const { attachment } = await this.network.attach(
-        { namespace, id: containerId, network, ports: [] },
-        { deadlineMs: callDeadlineMs },
-      )
-      if (!attachment) throw new Error('the network plugin answered without an attachment')
-      const { netnsPath, addresses, gateways } = attachment
-      const of = { containerId, network, netnsPath, addresses, gateways, interface: attachment.interface }
-      await this.answer(intent, { type: 'NetworkAttached', ...of }, labels => ({
-        ...labels,
-        [addressesLabel]: addresses.join(','),
-      }))
-    } catch (error) {
-      await this.takeBack(namespace, containerId, network)
-      await this.answer(intent, { type: 'NetworkAttachFailed', containerId, network, reason: messageOf(error) })
-      // A plugin that was only slow may yet attach what was detached before.
-      if (isInDoubt(error)) this.askAgain('network')
-      throw error
-    }
+    const place = { namespace, id: containerId, network }
+    await this.settle({
+      call: async () => {
+        const { attachment } = await this.network.attach({ ...place, ports: [] }, { deadlineMs: callDeadlineMs })
+        if (!attachment) throw new Error('the network plugin answered without an attachment')
+        return attachment
+      },
+      succeeded: ({ netnsPath, addresses, gateways, interface: name }) => {
+        const of = { containerId, network, netnsPath, addresses, gateways, interface: name }
+        return this.answer(intent, { type: 'NetworkAttached', ...of }, labels => ({
+          ...labels,
+          [addressesLabel]: addresses.join(','),
+        }))
+      },
+      failed: async reason => {
+        await this.answer(intent, { type: 'NetworkAttachFailed', containerId, network, reason })
+        this.askAgain('network') // the plugin has cleaned up, or still lists what it could not
+      },
+      takeBack: () => this.network.detach(place, { deadlineMs: callDeadlineMs }),
+    })
   }
 
   async detach(intent: Intent, { containerId, network }: NetworkDetachRequested): Promise<void> {
@@ -86,7 +87,7 @@ export class Networks {
     const key = `${namespace}/${containerId}`
     this.detaching.add(key)
     try {
-      await settle(() => this.askAgain('network'), {
+      await this.settle({
         call: () => this.network.detach({ namespace, id: containerId, network }, { deadlineMs: callDeadlineMs }),
         succeeded: () =>
           this.answer(
@@ -104,17 +105,8 @@ export class Networks {
     }
   }
 
-  /** After a failed attach the plugin has cleaned up; after a lost answer nobody knows, and detach is idempotent. */
-  private async takeBack(namespace: string, id: string, network: string): Promise<void> {
-    try {
-      await this.network.detach({ namespace, id, network }, { deadlineMs: callDeadlineMs })
-    } catch (error) {
-      this.log.warn(
-        { err: error, namespace, id, network },
-        'the remains of a failed attach are removed when the network plugin is back',
-      )
-      this.askAgain('network')
-    }
+  private settle<Answer>(steps: Parameters<typeof settle<Answer>>[1]): Promise<void> {
+    return settle(() => this.askAgain('network'), steps)
   }
 
   private async step(cause: Cause, namespace: string, event: NetworkEvent): Promise<void> {

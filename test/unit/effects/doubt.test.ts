@@ -29,7 +29,12 @@ function calls<Service extends object>(some: Partial<Service>): Service {
 }
 
 /** The core over a runtime that holds `real`, and answers as `faults` says. */
-async function world(t: Test, faults: Partial<RuntimeCalls> = {}, labels: Record<string, string> = {}) {
+async function world(
+  t: Test,
+  faults: Partial<RuntimeCalls> = {},
+  labels: Record<string, string> = {},
+  networkFaults: Partial<NetworkCalls> = {},
+) {
   const log = pino({ level: 'silent' })
   const journal = openMemoryJournal({ node: 'test', log })
   const refusals = { of: (_batch: Batch): boolean => false }
@@ -73,6 +78,7 @@ async function world(t: Test, faults: Partial<RuntimeCalls> = {}, labels: Record
     }),
     detach: async () => ({}),
     list: async () => ({ attachments: [] }),
+    ...networkFaults,
   })
   const core = await openCore({
     ...{ store, journal, log, clock: systemClock(), observe: () => {} },
@@ -94,9 +100,9 @@ async function world(t: Test, faults: Partial<RuntimeCalls> = {}, labels: Record
       ),
     step: (event: TaskEvent) =>
       core.runner.complete(cause, lane, world => stepTask(ns, world.namespace(ns).task(id), event)),
-    /** The runtime plugin registers, as it does after it has died. */
-    async recover() {
-      const plugin = { kind: 'runtime', id: 'v2' }
+    /** The plugin registers, as it does after it has died. */
+    async recover(kind = 'runtime') {
+      const plugin = { kind, id: 'v2' }
       const epoch = await core.ledger.registered({ ...plugin, version: '1', endpoint: '', capabilities: [] })
       await core.ledger.ready(plugin, epoch)
       await core.reconciliation.settled()
@@ -166,14 +172,50 @@ t.test('what the runtime no longer has can be deleted', async t => {
   t.equal(host.state(), 'absent')
 })
 
-t.test('addresses and the label that tells them change together', async t => {
-  const host = await world(
-    t,
-    { delete: async () => ({ pid: 7, exitStatus: 0, exitedAt: undefined }) },
-    {
-      'io.purser/network': 'bridge',
+const networked = { 'io.purser/network': 'bridge' }
+
+t.test('an attach whose answer was lost is taken back, and the task can be created again', async t => {
+  const answers = [() => unavailable('the network plugin went away')]
+  const calls: string[] = []
+  const host = await world(t, {}, networked, {
+    attach: async () => {
+      calls.push('attach')
+      throw answers.pop()?.() ?? unimplemented('it')
     },
-  )
+    detach: async () => {
+      calls.push('detach')
+      return {}
+    },
+  })
+  await t.rejects(host.create(), { message: /went away/ })
+  t.same(calls, ['attach', 'detach'])
+  t.match(host.told.slice(1), [
+    'TaskCreateRequested',
+    'NetworkAttachRequested',
+    'NetworkAttachFailed',
+    'TaskCreateFailed',
+  ])
+  await t.rejects(host.create(), { message: /not implemented/ })
+  t.same(calls.slice(2), ['attach'], 'what the plugin says has failed, it has cleaned up')
+})
+
+t.test('an attach that nobody could take back stays open until the network plugin is asked', async t => {
+  let isAway = true
+  const away = async () => {
+    throw unavailable('the network plugin went away')
+  }
+  const host = await world(t, {}, networked, { attach: away, detach: () => (isAway ? away() : Promise.resolve({})) })
+  await t.rejects(host.create(), { message: /went away/ })
+  const network = () => host.store.world.namespace(ns).network(id).state
+  t.equal(network(), 'detaching')
+  t.notOk(host.told.includes('NetworkAttachFailed'))
+  isAway = false
+  await host.recover('network')
+  t.equal(network(), 'absent')
+})
+
+t.test('addresses and the label that tells them change together', async t => {
+  const host = await world(t, { delete: async () => ({ pid: 7, exitStatus: 0, exitedAt: undefined }) }, networked)
   const label = () => host.store.world.namespace(ns).container(id).facts.record?.labels['io.purser/network.addresses']
   const batches: string[][] = []
   host.refusals.of = ({ entries }) => {
