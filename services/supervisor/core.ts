@@ -16,7 +16,7 @@ import { TaskRecovery } from './effects/recovery/tasks.js'
 import { Snapshots } from './effects/snapshots.js'
 import { type PhaseObserver, Tasks } from './effects/tasks.js'
 import type { Journal } from './journal/journal.js'
-import { type Reconciliation, reconcileOnReady } from './reconcile.js'
+import { Reconciliation } from './reconcile.js'
 import { Runner } from './runner.js'
 import { HeavyParts } from './state/heavy.js'
 import type { Store } from './state/store.js'
@@ -55,11 +55,8 @@ export async function openCore(deps: CoreDeps): Promise<Core> {
   const heavy = new HeavyParts(journal)
   const busy = new Busy()
   const recovering = new Recovering()
-  // The process managers are made first; what recovery compares them with comes after.
-  const reconciliations: Reconciliation[] = []
-  const askAgain = (kind: Parameters<AskAgain>[0]) => {
-    for (const reconciliation of reconciliations) reconciliation.again(kind)
-  }
+  const reconciliation = new Reconciliation(store, journal, log)
+  const askAgain: AskAgain = kind => reconciliation.again(kind)
   const networks = new Networks(runner, store, calls.network, log, askAgain)
   const snapshots = new Snapshots(runner, store, calls.snapshotter, log, askAgain)
   const blobs = new Blobs(store, calls.content, log, askAgain)
@@ -70,16 +67,14 @@ export async function openCore(deps: CoreDeps): Promise<Core> {
 
   const ledger = new Ledger(runner, store, new Emissions(runner, store, log), log)
   await ledger.loseAll('the supervisor was restarted')
-  const recovery = {
+  reconciliation.begin({
     tasks: new TaskRecovery(runner, store, calls.runtime, networks, busy, recovering, clock, log),
     networks: new NetworkRecovery(store, calls.network, networks, busy, recovering, log),
     snapshots,
     blobs,
     listSnapshots,
     listBlobs,
-  }
-  const reconciliation = reconcileOnReady(store, journal, recovery, log)
-  reconciliations.push(reconciliation)
+  })
   const close = () => {
     reconciliation.stop()
     ledger.close()

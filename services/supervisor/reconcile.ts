@@ -19,49 +19,54 @@ export interface Reconciled {
   listBlobs(): AsyncIterable<Info>
 }
 
-export interface Reconciliation {
-  /** Resolves when no comparison is under way. */
-  settled(): Promise<void>
-  /** Something of this kind is open that its plugin alone can tell: it is asked soon. */
-  again(kind: string): void
-  stop(): void
-}
-
 /** How long until what could not be settled is looked at again. */
 const pauseMinMs = 500
 const pauseMaxMs = 30_000
 
 /**
- * Begins to watch: whenever a plugin has (re)registered, its part is compared, and again until nothing is left open.
- * Registering is itself a fact, so nothing is compared with a damaged journal, whose fold may lack what the damage hides:
- * what it lacks would be taken for an orphan. Nor with one whose disk has failed, until a restart has read it.
+ * Nothing is compared with a damaged journal, whose fold may lack what the damage hides: what it lacks would be taken
+ * for an orphan. Registering is itself a fact, so there it does not begin. Nor with one whose disk has failed, until a
+ * restart has read it.
  */
-export function reconcileOnReady(
-  store: Store,
-  journal: Pick<Journal, 'health'>,
-  parts: Reconciled,
-  log: Logger,
-): Reconciliation {
-  const watched = new Map<string, Part>()
-  const part = (kind: string, id: string) => {
-    const known =
-      watched.get(`${kind}/${id}`) ??
-      new Part({ kind, id, store, journal, log, compare: () => partOf(parts, kind, id) })
-    watched.set(`${kind}/${id}`, known)
-    return known
+export class Reconciliation {
+  private readonly watched = new Map<string, Part>()
+  private stopListening = (): void => {}
+
+  constructor(
+    private readonly store: Store,
+    private readonly journal: Pick<Journal, 'health'>,
+    private readonly log: Logger,
+  ) {}
+
+  /** From now on, whenever a plugin has (re)registered, its part is compared, and again until nothing is left open. */
+  begin(parts: Reconciled): void {
+    this.stopListening = this.store.subscribe(({ event }) => {
+      if (event.type === 'PluginReady') this.part(parts, event.kind, event.id).begin()
+    })
   }
-  const stopListening = store.subscribe(({ event }) => {
-    if (event.type === 'PluginReady') part(event.kind, event.id).begin()
-  })
-  return {
-    settled: async () => void (await Promise.all([...watched.values()].map(({ running }) => running))),
-    again: kind => {
-      for (const part of watched.values()) if (part.options.kind === kind) part.later()
-    },
-    stop: () => {
-      stopListening()
-      for (const part of watched.values()) part.stop()
-    },
+
+  /** Resolves when no comparison is under way. */
+  async settled(): Promise<void> {
+    await Promise.all([...this.watched.values()].map(({ running }) => running))
+  }
+
+  /** Something of this kind is open that its plugin alone can tell: it is asked soon. */
+  again(kind: string): void {
+    for (const part of this.watched.values()) if (part.options.kind === kind) part.later()
+  }
+
+  stop(): void {
+    this.stopListening()
+    for (const part of this.watched.values()) part.stop()
+  }
+
+  private part(parts: Reconciled, kind: string, id: string): Part {
+    const { store, journal, log } = this
+    const known =
+      this.watched.get(`${kind}/${id}`) ??
+      new Part({ kind, id, store, journal, log, compare: () => partOf(parts, kind, id) })
+    this.watched.set(`${kind}/${id}`, known)
+    return known
   }
 }
 
