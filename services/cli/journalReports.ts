@@ -59,8 +59,15 @@ export function compactionReport({ first, droppedSegments, droppedEvents, moved,
 }
 
 export function repairReport(repair: Repair, isDone: boolean): string[] {
-  const { damage, lost, rewritten, replaced, aside, first, last } = repair
-  if (damage.length === 0) return ['nothing is damaged: there is nothing to repair']
+  const { damage, unfinished, lost, rewritten, replaced, aside, first, last } = repair
+  if (unfinished && !isDone)
+    return ['a repair was interrupted: run it again with --write to finish it', 'nothing was changed']
+  if (damage.length === 0)
+    return [
+      unfinished
+        ? 'the repair that was interrupted is finished: start purserd'
+        : 'nothing is damaged: there is nothing to repair',
+    ]
   return [
     ...damage.map(({ file, offset, what }) => `damaged: ${basename(file)} at byte ${offset}: ${what}`),
     lost.length === 0 ? 'no event is lost' : `events that are lost: ${lost.map(rangeOf).join(', ')}`,

@@ -1,6 +1,7 @@
 // The journal on disk: the port's promises, kept by a writer, a reader, a mark and snapshots.
 import { randomUUID } from 'node:crypto'
 import { setImmediate as turn } from 'node:timers/promises'
+import { failpoint } from '../../../plugins/kit/failpoint.js'
 import { Commits, type Flush } from './commits.js'
 import { realDisk } from './disk.js'
 import { refuseNewer } from './format.js'
@@ -238,8 +239,13 @@ class FileLog implements Journal {
     this.firstKept = first
     const old = this.kept.splice(0, index)
     await this.writeMark() // first of all, or the missing segments would look like damage
-    for (const { path } of old) await disk.remove(path)
+    failpoint('journal.drop.marked')
+    for (const { path } of old) {
+      await disk.remove(path)
+      failpoint('journal.drop.removed')
+    }
     await disk.syncDirectory(dir)
+    failpoint('journal.drop.synced')
     await dropSnapshotsBefore(disk, dir, first)
     this.dropped.compactions += 1
     this.dropped.droppedSegments += old.length

@@ -99,8 +99,11 @@ export async function writeSnapshot(disk: Disk, dir: string, journal: string, sn
 
 /** Removes those from which nobody can go on: the records behind them are no longer kept. */
 export async function dropSnapshotsBefore(disk: Disk, dir: string, first: Sequence): Promise<void> {
-  for (const old of (await listSnapshots(disk, dir)).slice(SNAPSHOTS_NEEDED))
-    if (old + 1n < first) await disk.remove(snapshotPath(dir, old))
+  for (const old of (await listSnapshots(disk, dir)).slice(SNAPSHOTS_NEEDED)) {
+    if (old + 1n >= first) continue
+    await disk.remove(snapshotPath(dir, old))
+    failpoint('journal.snapshot.removed')
+  }
 }
 
 /** Which of the snapshots, newest first, to remove so that those which stay lie evenly. */

@@ -13,15 +13,13 @@ import { importLines } from '../../../services/supervisor/journal/offline/import
 import { planRepair, repair } from '../../../services/supervisor/journal/offline/repair.js'
 import { stats } from '../../../services/supervisor/journal/offline/stats.js'
 import { survey } from '../../../services/supervisor/journal/offline/survey.js'
-import { encodeFact } from '../../../services/supervisor/state/codec.js'
 import { encodeWorld } from '../../../services/supervisor/state/snapshot.js'
 import { Store } from '../../../services/supervisor/state/store.js'
-import { versions } from '../../../services/supervisor/state/upcast.js'
 import { batch, directory, entry, readAll, silent } from '../../unit/journal/batches.js'
 import { faultyDisk, systemError } from './disks.js'
+import { repairing, writtenBy } from './repairing.js'
 
 const fixtures = fileURLToPath(new URL('../../fixtures/journal/a615be5', import.meta.url))
-const writtenBy = { program: 'purserd test', events: versions }
 const small = { node: 'n', log: silent, segmentBytes: 8192, preallocateBytes: 4096, reserveBytes: 0 }
 
 /** One event of every kind, in three segments: records 1 to 29, 30 to 59 and 60 to 87. Or its last segment alone. */
@@ -34,11 +32,7 @@ function stored(t: Test, kind: 'whole' | 'shortened' = 'whole'): string {
 const [first, second, third] = ['1', '30', '60'].map(sequence => `${sequence.padStart(20, '0')}.log`)
 const look = (dir: string, disk: Disk = realDisk) => survey({ disk, dir, inUse: false, writtenBy })
 
-function options(dir: string, disk: Disk = realDisk) {
-  const lost = (sequence: bigint) =>
-    encodeFact({ namespace: '', stream: 'loss', event: { type: 'RecordLost', reason: `${sequence}` }, ends: true })
-  return { disk, dir, writtenBy, lost, node: 'n', timeUnixNano: 1_790_000_000_000_000_000n, segmentBytes: 8192 }
-}
+const options = (dir: string, disk: Disk = realDisk) => repairing(dir, disk)
 
 function print(dir: string): string {
   const hash = createHash('sha256')

@@ -6,6 +6,7 @@
 // where it ended; a supervisor that is started in between finds segments missing, and takes no writes.
 import { basename, join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
+import { failpoint } from '../../../../plugins/kit/failpoint.js'
 import { type Disk, writeAll } from '../disk.js'
 import type { Entry, JournalRecord, Sequence } from '../journal.js'
 import { MarkFile } from '../mark.js'
@@ -24,6 +25,8 @@ export interface RepairOptions extends Omit<SurveyOptions, 'visit' | 'between' |
 
 export interface Repair {
   damage: Finding[]
+  /** One was interrupted and is finished first; only then it shows what else is damaged. */
+  unfinished: boolean
   /** Records that are gone for good. */
   lost: Range[]
   /** Records that are written anew, because they lie behind damage. */
@@ -39,15 +42,16 @@ export interface Repair {
 /** What a repair would do. Changes nothing. */
 export async function planRepair(options: RepairOptions): Promise<Repair> {
   const seen = await survey({ ...options, inUse: false })
-  return planOf(options, seen)
+  return { ...planOf(options, seen), unfinished: await isUnfinished(options) }
 }
 
 /** Does it. The caller holds the lock. Rejects, with the journal as it was, when there is no room for the new files. */
 export async function repair(options: RepairOptions): Promise<Repair> {
   const { disk, dir } = options
-  if ((await disk.list(newDirectory(dir))).includes('done')) await swap(options)
+  const unfinished = await isUnfinished(options)
+  if (unfinished) await swap(options)
   const seen = await survey({ ...options, inUse: false })
-  const plan = planOf(options, seen)
+  const plan = { ...planOf(options, seen), unfinished }
   if (seen.damage.length === 0) return plan
   await clear(disk, newDirectory(dir))
   await disk.makeDirectory(newDirectory(dir))
@@ -57,11 +61,14 @@ export async function repair(options: RepairOptions): Promise<Repair> {
   const made = (await disk.list(newDirectory(dir))).filter(isSegment)
   await note(disk, join(newDirectory(dir), 'done'), made.join('\n'))
   await disk.syncDirectory(newDirectory(dir))
+  failpoint('journal.repair.drafted')
   await swap(options)
   return { ...plan, rewritten }
 }
 
-function planOf({ dir, timeUnixNano }: RepairOptions, seen: Survey): Repair {
+const isUnfinished = async ({ disk, dir }: RepairOptions) => (await disk.list(newDirectory(dir))).includes('done')
+
+function planOf({ dir, timeUnixNano }: RepairOptions, seen: Survey): Omit<Repair, 'unfinished'> {
   const lost = seen.damage.flatMap(finding => (finding.lost ? [finding.lost] : []))
   const whole = seen.snapshots.find(({ problem }) => problem === undefined)?.sequence ?? 0n
   // What is missing at the very beginning need not be stood in for when a snapshot tells what it said.
@@ -91,7 +98,7 @@ function firstChanged(seen: Survey, first: Sequence): Sequence | undefined {
 }
 
 /** Writes everything from the first affected segment on, gaps filled, and answers how many records were good. */
-async function rewrite(options: RepairOptions, seen: Survey, plan: Repair): Promise<number> {
+async function rewrite(options: RepairOptions, seen: Survey, plan: Omit<Repair, 'unfinished'>): Promise<number> {
   const { disk, dir, segmentBytes } = options
   const untouched = seen.segments.filter(({ path }) => !plan.replaced.includes(path))
   const last = untouched.at(-1)
@@ -136,7 +143,7 @@ function standIn({ lost, node, timeUnixNano }: RepairOptions, sequence: Sequence
 const newDirectory = (dir: string) => join(dir, 'repairing')
 const isSegment = (path: string) => path.endsWith('.log')
 
-function markOf(seen: Survey, plan: Repair) {
+function markOf(seen: Survey, plan: Omit<Repair, 'unfinished'>) {
   return { journal: seen.journal ?? '', acknowledged: String(plan.last), first: String(plan.first) }
 }
 
@@ -152,27 +159,39 @@ async function swap({ disk, dir, timeUnixNano }: RepairOptions): Promise<void> {
   for (const name of names.filter(isSegment)) {
     // One that was made and is no longer in the draft stands in its place already.
     const isOld = !made.includes(name) || fresh.includes(name)
-    if (isOld && listed.includes(name)) await disk.rename(join(dir, name), join(aside, name))
+    if (!isOld || !listed.includes(name)) continue
+    await disk.rename(join(dir, name), join(aside, name))
+    failpoint('journal.repair.movedAside')
   }
   const snapshots = await disk.list(snapshotsDirectory(dir))
-  for (const name of names.filter(name => !isSegment(name)))
-    if (snapshots.includes(name)) await disk.rename(join(snapshotsDirectory(dir), name), join(aside, name))
+  for (const name of names.filter(name => !isSegment(name) && snapshots.includes(name))) {
+    await disk.rename(join(snapshotsDirectory(dir), name), join(aside, name))
+    failpoint('journal.repair.movedAside')
+  }
   await disk.syncDirectory(aside)
-  for (const name of fresh) await disk.rename(join(draft, name), join(dir, name))
+  for (const name of fresh) {
+    await disk.rename(join(draft, name), join(dir, name))
+    failpoint('journal.repair.placed')
+  }
   await disk.syncDirectory(dir)
   const { journal, acknowledged, first } = JSON.parse(await text(disk, join(draft, 'mark-of')))
   const mark = await MarkFile.open(disk, dir)
   await mark.write({ journal, acknowledged: BigInt(acknowledged), first: BigInt(first), exact: true })
   await mark.close()
+  failpoint('journal.repair.marked')
   await clear(disk, draft)
 }
 
 async function clear(disk: Disk, directory: string): Promise<void> {
-  // `done` goes first: without it the rest means nothing.
   const names = await disk.list(directory)
-  for (const name of names.filter(name => name === 'done')) await disk.remove(join(directory, name))
+  const remove = async (name: string) => {
+    await disk.remove(join(directory, name))
+    failpoint('journal.repair.cleared')
+  }
+  // `done` goes first: without it the rest means nothing.
+  if (names.includes('done')) await remove('done')
   await disk.syncDirectory(directory).catch(() => {})
-  for (const name of names.filter(name => name !== 'done')) await disk.remove(join(directory, name))
+  for (const name of names.filter(name => name !== 'done')) await remove(name)
 }
 
 async function note(disk: Disk, path: string, content: string): Promise<void> {
