@@ -136,12 +136,9 @@ export class Snapshots {
 
   /** Removes what the plugin has for namespaces' snapshots that the journal does not know: left over from a crash. */
   async reconcile(snapshotter: string, listed: readonly string[]): Promise<void> {
-    const known = new Set<string>()
-    for (const namespace of this.store.world.namespaces.values()) {
-      for (const { backendKey } of namespace.snapshots.get(snapshotter)?.values() ?? [])
-        known.add(backendKey).add(layerKey(backendKey))
-    }
-    const orphans = listed.filter(key => isBackendKey(key) && !known.has(key) && !this.inMaking.has(key))
+    const { backendKeys } = this.store.world
+    const isKnown = (key: string) => backendKeys.has(snapshotter, key) || backendKeys.has(snapshotter, activeKey(key))
+    const orphans = listed.filter(key => isBackendKey(key) && !isKnown(key) && !this.inMaking.has(key))
     if (orphans.length > 0)
       this.log.info({ snapshotter, count: orphans.length }, 'removing snapshots that no record knows')
     // Children were made after their parents, and names grow with time: the youngest goes first.
@@ -183,7 +180,7 @@ export class Snapshots {
 
   private async tryRemove(snapshotter: string, key: string): Promise<'removed' | 'missing' | 'not yet'> {
     // What looked like a leftover when the plugin listed it may have been committed and recorded since.
-    if (this.isRecorded(snapshotter, key)) return 'removed'
+    if (this.store.world.backendKeys.has(snapshotter, key)) return 'removed'
     try {
       await this.snapshotter(snapshotter).remove({ snapshotter, key })
       return 'removed'
@@ -192,13 +189,6 @@ export class Snapshots {
       this.log.debug({ snapshotter, key, reason: messageOf(error) }, 'a snapshot cannot be removed yet')
       return 'not yet'
     }
-  }
-
-  private isRecorded(snapshotter: string, key: string): boolean {
-    for (const namespace of this.store.world.namespaces.values())
-      for (const { backendKey } of namespace.snapshots.get(snapshotter)?.values() ?? [])
-        if (backendKey === key) return true
-    return false
   }
 
   private allowed(place: SnapshotPlace, parent: string) {
@@ -248,7 +238,10 @@ function newBackendKey({ namespace, key }: SnapshotPlace): string {
  * What the plugin calls a snapshot once it is a layer. It is known beforehand, so that a commit which a crash has cut
  * short before it was journaled is found again: the snapshot then still counts as active, and can be committed.
  */
-const layerKey = (backendKey: string) => `${backendKey}/layer`
+const layerKey = (backendKey: string) => `${backendKey}${layerSuffix}`
+const layerSuffix = '/layer'
+/** The inverse; the key itself when it is of no layer. */
+const activeKey = (key: string) => (key.endsWith(layerSuffix) ? key.slice(0, -layerSuffix.length) : key)
 
 /** The key is gone, or the layer's name is taken: the plugin has committed it before, as `usage` will show. */
 function unlessCutShort(error: unknown): void {

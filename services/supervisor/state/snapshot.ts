@@ -27,7 +27,10 @@ export function decodeWorld(state: Uint8Array): World | undefined {
   world.lost.push(...(stored.lost ?? []))
   world.requests.restore(stored.requests ?? []) // shape 1 had none
   for (const [name, namespace] of stored.namespaces) {
-    world.namespaces.set(name, Object.assign(new NamespaceState(), namespace))
+    const state: NamespaceState = Object.assign(new NamespaceState(), namespace)
+    world.namespaces.set(name, state)
+    for (const [snapshotter, keys] of state.snapshots)
+      for (const { backendKey } of keys.values()) world.backendKeys.add(snapshotter, backendKey)
   }
   world.summaries = Summaries.from(stored.shape === 1 ? summariesOfLiving(world) : stored.summaries)
   return world

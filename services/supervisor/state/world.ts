@@ -18,6 +18,7 @@ import { taskMachine } from '../domain/task/machine.js'
 import { formatNanos } from '../domain/time.js'
 import type { Labels, Timestamp } from '../domain/values.js'
 import type { JournalRecord, Sequence } from '../journal/journal.js'
+import { BackendKeys } from './backendKeys.js'
 import { decodeEvent } from './codec.js'
 import { IllegalHistory, placeHeavies, placeParts } from './places.js'
 import { Requests } from './requests.js'
@@ -125,6 +126,7 @@ export class World {
   /** By `kind/id`. */
   readonly plugins = new Map<string, Plugin>()
   readonly requests = new Requests()
+  readonly backendKeys = new BackendKeys()
   /** By stream: the sequence of its last record; streams that ended are forgotten. */
   readonly versions = new Map<string, Sequence>()
   /** Records that a repair could not bring back: what they said is missing here. */
@@ -294,25 +296,32 @@ class Fold {
     const all = this.here().snapshots
     const keys = all.get(event.snapshotter) ?? new Map<string, StoredSnapshot>()
     all.set(event.snapshotter, keys)
+    const place = (key: string, snapshot: StoredSnapshot | undefined) => {
+      this.world.backendKeys.delete(event.snapshotter, keys.get(key)?.backendKey)
+      keys.delete(key)
+      if (!snapshot) return
+      keys.set(key, snapshot)
+      this.world.backendKeys.add(event.snapshotter, snapshot.backendKey)
+    }
     switch (event.type) {
       case 'SnapshotPrepared': {
         const { kind, parent, labels, backendKey, mounts } = event
-        keys.set(event.key, { kind, parent, labels, backendKey, mounts, usage: null, ...this.born() })
+        place(event.key, { kind, parent, labels, backendKey, mounts, usage: null, ...this.born() })
         return
       }
       case 'SnapshotCommitted': {
         const active = keys.get(event.key)
         if (!active) throw new IllegalHistory(this.record, 'there is no such snapshot')
-        keys.delete(event.key)
         const { labels, backendKey, usage } = event
-        keys.set(event.name, { ...active, kind: 'committed', labels, backendKey, usage, mounts: [], ...this.born() })
+        place(event.key, undefined)
+        place(event.name, { ...active, kind: 'committed', labels, backendKey, usage, mounts: [], ...this.born() })
         return
       }
       case 'SnapshotUpdated':
         this.touch(keys, event.key, { labels: event.labels })
         return
       case 'SnapshotRemoved':
-        keys.delete(event.key)
+        place(event.key, undefined)
         if (keys.size === 0) all.delete(event.snapshotter)
     }
   }

@@ -253,6 +253,8 @@ t.test('a fold from a snapshot and the records after it is the fold of all recor
     const resumed = decoded(encodeWorld(before))
     for (const record of history.records.slice(cut)) resumed.apply(record)
     same(t, resumed, history.world, `cut after ${cut}`)
+    const recorded = ['b1', 'b2', 'b3'].filter(key => resumed.backendKeys.has('overlayfs', key))
+    t.same(recorded, ['b2'], 'the files of a snapshot are known for as long as it is recorded')
   }
   const here = history.world.namespace(ns)
   t.equal(here.container('redis').facts.record?.spec?.sequence, '9', 'a heavy part lies where its record does')
