@@ -1,7 +1,6 @@
 // What decides and acts, put together: everything between the journal and the ports to the plugins. The supervisor runs
 // it on a disk and processes, the simulator (test/simulate) on what it makes of them.
 import type { Logger } from 'pino'
-import type { Info } from '../../proto/gen/containerd/services/content/v1/content.js'
 import type { Clock } from './clock.js'
 import type { AskAgain } from './effects/answers.js'
 import { Blobs } from './effects/blobs.js'
@@ -32,9 +31,6 @@ export interface CoreDeps {
     content: ContentCalls
     snapshotter(name: string): SnapshotterCalls
   }
-  /** The backend keys that a snapshotter holds. */
-  listSnapshots(snapshotter: string): Promise<string[]>
-  listBlobs(): AsyncIterable<Info>
   observe: PhaseObserver
 }
 
@@ -50,7 +46,7 @@ export interface Core {
 
 /** Resolves when the journal says that no plugin of the life before is there any more; each has to register anew. */
 export async function openCore(deps: CoreDeps): Promise<Core> {
-  const { store, journal, clock, log, calls, listSnapshots, listBlobs } = deps
+  const { store, journal, clock, log, calls } = deps
   const runner = new Runner(store, journal, clock)
   const heavy = new HeavyParts(journal)
   const busy = new Busy()
@@ -72,8 +68,6 @@ export async function openCore(deps: CoreDeps): Promise<Core> {
     networks: new NetworkRecovery(store, calls.network, networks, busy, recovering, log),
     snapshots,
     blobs,
-    listSnapshots,
-    listBlobs,
   })
   const close = () => {
     reconciliation.stop()

@@ -1,18 +1,18 @@
 // The plugins as process managers call them: found by kind and id in the directory, anew for each call.
 
 import { join } from 'node:path'
+import type { CallOptions } from '../../plugins/kit/calls.js'
 import { invalidArgument } from '../../plugins/kit/errors.js'
 import type { Config } from '../../plugins/kit/plugin.js'
+import { raw } from '../../plugins/kit/serve.js'
+import { ContentService } from '../../proto/gen/containerd/services/content/v1/content.js'
+import { DiffService } from '../../proto/gen/containerd/services/diff/v1/diff.js'
+import { SnapshotsService } from '../../proto/gen/containerd/services/snapshots/v1/snapshots.js'
+import { NetworkService } from '../../proto/gen/purser/network/v1/network.js'
+import { RuntimeService } from '../../proto/gen/purser/runtime/v1/runtime.js'
 import type { Settings } from './config.js'
-import {
-  contentClient,
-  diffClient,
-  networkClient,
-  pluginSource,
-  runtimeClient,
-  type SnapshotsClient,
-  snapshotsClient,
-} from './plugins/clients.js'
+import type { SnapshotterCalls } from './effects/ports.js'
+import { duplex, pluginClient, pluginSource } from './plugins/clients.js'
 import type { PluginDirectory } from './plugins/directory.js'
 
 /** The bundled plugins: a call to one that has not registered yet waits for it. */
@@ -28,24 +28,27 @@ export const bundledPlugins = [
 export type PluginCalls = ReturnType<typeof pluginCalls>
 
 export function pluginCalls(directory: PluginDirectory) {
-  const snapshotters = new Map<string, SnapshotsClient>()
+  const contentSource = pluginSource(directory, 'content', 'local')
+  const snapshotters = new Map<string, SnapshotterCalls>()
   /** Throws INVALID_ARGUMENT for one that nobody knows, in containerd's words. */
   const checkSnapshotter = (name: string): void => {
     if (directory.list().some(plugin => plugin.kind === 'snapshotter' && plugin.id === name)) return
     if (bundledPlugins.some(plugin => plugin.kind === 'snapshotter' && plugin.id === name)) return
     throw invalidArgument(`snapshotter not loaded: ${name}`)
   }
-  const snapshotter = (name: string): SnapshotsClient => {
+  const snapshotter = (name: string): SnapshotterCalls => {
     checkSnapshotter(name)
-    const known = snapshotters.get(name) ?? snapshotsClient(pluginSource(directory, 'snapshotter', name))
+    const known = snapshotters.get(name) ?? pluginClient(pluginSource(directory, 'snapshotter', name), SnapshotsService)
     snapshotters.set(name, known)
     return known
   }
   return {
-    runtime: runtimeClient(pluginSource(directory, 'runtime', 'v2')),
-    network: networkClient(pluginSource(directory, 'network', 'cni')),
-    content: contentClient(pluginSource(directory, 'content', 'local')),
-    differ: diffClient(pluginSource(directory, 'differ', 'walking')),
+    runtime: pluginClient(pluginSource(directory, 'runtime', 'v2'), RuntimeService),
+    network: pluginClient(pluginSource(directory, 'network', 'cni'), NetworkService),
+    content: pluginClient(contentSource, ContentService),
+    differ: pluginClient(pluginSource(directory, 'differ', 'walking'), DiffService),
+    /** A write at the content plugin, messages as bytes, to be passed on as they are. */
+    openWrite: async (options: CallOptions) => duplex(await contentSource(), raw(ContentService.write), options),
     snapshotter,
     checkSnapshotter,
   }

@@ -1,6 +1,5 @@
 // Compares the journal with reality, part by part, as soon as the plugin that knows reality has registered.
 import type { Logger } from 'pino'
-import type { Info } from '../../proto/gen/containerd/services/content/v1/content.js'
 import type { Blobs } from './effects/blobs.js'
 import type { PluginName } from './effects/emissions.js'
 import type { NetworkRecovery } from './effects/recovery/networks.js'
@@ -14,9 +13,6 @@ export interface Reconciled {
   networks: NetworkRecovery
   snapshots: Snapshots
   blobs: Blobs
-  /** The backend keys that a snapshotter holds. */
-  listSnapshots(snapshotter: string): Promise<string[]>
-  listBlobs(): AsyncIterable<Info>
 }
 
 /** How long until what could not be settled is looked at again. */
@@ -162,18 +158,12 @@ async function partOf(parts: Reconciled, kind: string, id: string): Promise<bool
     case 'network':
       return parts.networks.run()
     case 'snapshotter':
-      await parts.snapshots.reconcile(id, await parts.listSnapshots(id))
+      await parts.snapshots.reconcile(id)
       return true
     case 'content':
-      await reconcileBlobs(parts)
+      await parts.blobs.reconcile()
       return true
     default:
       return true
   }
-}
-
-async function reconcileBlobs({ blobs, listBlobs }: Reconciled): Promise<void> {
-  const listed: string[] = []
-  for await (const { digest } of listBlobs()) listed.push(digest)
-  void blobs.reconcile(listed) // an upload may take hours: nobody has to wait for what it keeps
 }

@@ -17,7 +17,7 @@ import { openFileJournal } from './journal/fileLog.js'
 import { refuseNewer } from './journal/format.js'
 import type { Journal } from './journal/journal.js'
 import { observe } from './metrics/observe.js'
-import { bundledPlugins, type PluginCalls, pluginCalls, pluginConfig } from './pluginCalls.js'
+import { bundledPlugins, pluginCalls, pluginConfig } from './pluginCalls.js'
 import { PluginDirectory } from './plugins/directory.js'
 import type { PluginHost } from './plugins/host.js'
 import { type PluginLedger, serveRegistry } from './plugins/registry.js'
@@ -139,8 +139,6 @@ async function open(settings: Settings, { host, log, upgrade, succession }: Supe
       clock,
       log,
       calls,
-      listSnapshots: name => listSnapshots(calls, name),
-      listBlobs: () => listBlobs(calls),
       observe: metrics.phase,
     }),
     core => core.close(),
@@ -250,18 +248,4 @@ function registryLedger(ledger: Ledger): PluginLedger {
     left: (plugin, reason) => ledger.left(plugin, plugin.epoch, reason),
     emitted: (plugin, emission) => ledger.emitted(plugin, emission),
   }
-}
-
-async function listSnapshots(calls: PluginCalls, name: string): Promise<string[]> {
-  const keys: string[] = []
-  for await (const { info } of calls
-    .snapshotter(name)
-    .list({ snapshotter: name, filters: [] }, { deadlineMs: 60_000 })) {
-    keys.push(...info.map(snapshot => snapshot.name))
-  }
-  return keys
-}
-
-async function* listBlobs(calls: PluginCalls) {
-  for await (const { info } of calls.content.list({ filters: [] }, { deadlineMs: 60_000 })) yield* info
 }

@@ -1,13 +1,14 @@
 // The plugin host: it answers the supervisor's calls by acting on reality, late, out of order, not at all, or it dies.
+import type { CallOptions } from '../../plugins/kit/calls.js'
 import { Code, notFound, StatusError, unavailable, unimplemented } from '../../plugins/kit/errors.js'
 import { TaskExit } from '../../proto/gen/containerd/events/task.js'
-import type { Info } from '../../proto/gen/containerd/services/content/v1/content.js'
+import type { ListContentResponse } from '../../proto/gen/containerd/services/content/v1/content.js'
+import { Info, type ListSnapshotsResponse } from '../../proto/gen/containerd/services/snapshots/v1/snapshots.js'
 import type { Emit } from '../../proto/gen/purser/plugins/v1/registry.js'
 import type { ListResponse } from '../../proto/gen/purser/runtime/v1/runtime.js'
 import type {
   ContentCalls,
   NetworkCalls,
-  PluginCallOptions,
   RuntimeCalls,
   SnapshotterCalls,
 } from '../../services/supervisor/effects/ports.js'
@@ -207,6 +208,7 @@ export class Host {
       }),
     mounts: (_request, options) => this.call('mounts', 'snapshotter', 200, options, () => ({ mounts: [] })),
     update: (_request, options) => this.call('update', 'snapshotter', 200, options, () => ({ info: undefined })),
+    list: (_request, options) => this.listLayers(options),
     cleanup: (_request, options) => this.call('cleanup', 'snapshotter', 200, options, () => ({})),
   }
 
@@ -223,6 +225,10 @@ export class Host {
         return { info }
       }),
     update: () => Promise.reject(unimplemented('labels')),
+    list: (_request, options) => this.listBlobs(options),
+    read: () => {
+      throw unimplemented('reading')
+    },
     status: ({ ref }) => Promise.reject(notFound(ref)),
     listStatuses: () => Promise.resolve({ statuses: [] }),
     abort: ({ ref }) => Promise.reject(notFound(ref)),
@@ -235,16 +241,17 @@ export class Host {
     )
   }
 
-  listLayers(): Promise<string[]> {
-    return this.call('list', 'snapshotter', 500, { deadlineMs: 60_000 }, () => [...this.layers.layers.keys()])
+  private async *listLayers(options: CallOptions | undefined): AsyncGenerator<ListSnapshotsResponse> {
+    const names = await this.call('list', 'snapshotter', 500, options, () => [...this.layers.layers.keys()])
+    yield { info: names.map(name => Info.fromPartial({ name })) }
   }
 
-  async *listBlobs(): AsyncGenerator<Info> {
-    yield* await this.call('list', 'content', 500, { deadlineMs: 60_000 }, () => [...this.blobs.blobs.values()])
+  private async *listBlobs(options: CallOptions | undefined): AsyncGenerator<ListContentResponse> {
+    yield { info: await this.call('list', 'content', 500, options, () => [...this.blobs.blobs.values()]) }
   }
 
   /** First the names, then each task as it is when its shim answers. */
-  private async *listTasks(options: PluginCallOptions | undefined): AsyncGenerator<ListResponse> {
+  private async *listTasks(options: CallOptions | undefined): AsyncGenerator<ListResponse> {
     const names = await this.call('list', 'runtime', 500, options, () => this.shims.list())
     yield { names: names.map(({ namespace, id }) => ({ namespace, id })), tasks: [] }
     for (const { namespace, id } of names) {
@@ -258,7 +265,7 @@ export class Host {
     method: string,
     key: string,
     usual: number,
-    { deadlineMs = 30_000 }: PluginCallOptions = {},
+    { deadlineMs = 30_000 }: CallOptions = {},
     work: () => T,
   ): Promise<T> {
     const { time } = this

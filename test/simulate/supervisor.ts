@@ -84,8 +84,6 @@ export class Supervisor {
       clock,
       log,
       calls,
-      listSnapshots: () => host.listLayers(),
-      listBlobs: () => host.listBlobs(),
       observe: () => {},
     })
     const relay = startRelay({

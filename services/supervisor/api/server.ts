@@ -161,7 +161,7 @@ function stillUnderWay(calls: string[]): StatusError {
 function pluginServices({ runner, store, clock, calls, snapshots, blobs, directory }: ApiDeps): Service[] {
   const files = new BlobFiles(() => contentRoot(directory))
   const content = contentService({ runner, store, content: calls.content, files })
-  const write = contentWrite({ runner, store, blobs, openWrite: options => calls.content.rawWrite(options) })
+  const write = contentWrite({ runner, store, blobs, openWrite: calls.openWrite })
   return [
     { definition: TasksService, implementation: tasksService({ runner, store, runtime: calls.runtime, clock }) },
     {

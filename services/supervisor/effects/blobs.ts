@@ -7,6 +7,8 @@ import type { Store } from '../state/store.js'
 import type { AskAgain } from './answers.js'
 import type { ContentCalls } from './ports.js'
 
+const listDeadlineMs = 60_000
+
 export class Blobs {
   /** By digest: a removal and a commit of the same blob never meet. */
   private readonly digests = new Lanes()
@@ -75,12 +77,15 @@ export class Blobs {
 
   /**
    * Removes what no namespace holds: written before a crash and never recorded, or deleted and not yet removed. What
-   * is being written may be among it, so the writes under way are waited for; later ones find the blob taken.
+   * is being written may be among it, so the writes under way are waited for, by nobody else: an upload may take hours.
    */
-  async reconcile(listed: readonly string[]): Promise<void> {
-    const orphans = listed.filter(digest => this.sizeAnywhere(digest) === undefined)
-    await Promise.all(this.writes)
-    for (const digest of orphans) this.deleted({ digest })
+  async reconcile(): Promise<void> {
+    const orphans: string[] = []
+    for await (const { info } of this.content.list({ filters: [] }, { deadlineMs: listDeadlineMs }))
+      for (const { digest } of info) if (this.sizeAnywhere(digest) === undefined) orphans.push(digest)
+    void Promise.all(this.writes).then(() => {
+      for (const digest of orphans) this.deleted({ digest })
+    })
   }
 
   deleted({ digest }: Pick<ContentDeleted, 'digest'>): void {

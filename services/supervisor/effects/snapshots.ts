@@ -27,6 +27,7 @@ export interface SnapshotRequest {
 const pluginLabel = /^containerd\.io\/snapshot[/.]/
 /** The native snapshotter copies whole trees, and a commit syncs a file system. */
 const copyDeadlineMs = 600_000
+const listDeadlineMs = 60_000
 const removalRetryMs = [100, 1000, 5000] as const
 
 export class Snapshots {
@@ -135,7 +136,8 @@ export class Snapshots {
   }
 
   /** Removes what the plugin has for namespaces' snapshots that the journal does not know: left over from a crash. */
-  async reconcile(snapshotter: string, listed: readonly string[]): Promise<void> {
+  async reconcile(snapshotter: string): Promise<void> {
+    const listed = await this.keysOf(snapshotter)
     const { backendKeys } = this.store.world
     const isKnown = (key: string) => backendKeys.has(snapshotter, key) || backendKeys.has(snapshotter, activeKey(key))
     const orphans = listed.filter(key => isBackendKey(key) && !isKnown(key) && !this.inMaking.has(key))
@@ -161,6 +163,13 @@ export class Snapshots {
     } finally {
       this.inMaking.delete(backendKey)
     }
+  }
+
+  private async keysOf(snapshotter: string): Promise<string[]> {
+    const keys: string[] = []
+    const list = this.snapshotter(snapshotter).list({ snapshotter, filters: [] }, { deadlineMs: listDeadlineMs })
+    for await (const { info } of list) keys.push(...info.map(({ name }) => name))
+    return keys
   }
 
   private discard(snapshotter: string, backendKey: string): void {

@@ -1,27 +1,18 @@
 // Calls to plugins: promises and async iterables with a deadline each, errors as StatusError, calls counted.
 
-import { type ClientDuplexStream, type CallOptions as GrpcCallOptions, Metadata } from '@grpc/grpc-js'
+import {
+  type ClientDuplexStream,
+  type CallOptions as GrpcCallOptions,
+  Metadata,
+  type MethodDefinition,
+  type ServiceDefinition,
+} from '@grpc/grpc-js'
+import type { CallOptions, Calls } from '../../../plugins/kit/calls.js'
 import { Code, StatusError, toStatusError } from '../../../plugins/kit/errors.js'
 import { failpoint } from '../../../plugins/kit/failpoint.js'
 import type { PluginKind } from '../../../plugins/kit/plugin.js'
-import { raw } from '../../../plugins/kit/serve.js'
-import { ContentService } from '../../../proto/gen/containerd/services/content/v1/content.js'
-import { DiffService } from '../../../proto/gen/containerd/services/diff/v1/diff.js'
-import { SnapshotsService } from '../../../proto/gen/containerd/services/snapshots/v1/snapshots.js'
-import { NetworkService } from '../../../proto/gen/purser/network/v1/network.js'
-import { RuntimeService } from '../../../proto/gen/purser/runtime/v1/runtime.js'
 import type { FindOptions, PluginDirectory } from './directory.js'
 import type { LivePlugin } from './live.js'
-
-export interface CallOptions {
-  /** Travels as metadata `containerd-namespace`. */
-  namespace?: string
-  /** Further metadata. */
-  metadata?: Readonly<Record<string, string>>
-  /** 30 s unless told; Infinity for what may take as long as it likes, such as waiting for an exit. */
-  deadlineMs?: number
-  signal?: AbortSignal
-}
 
 /** Finds the plugin anew for each call, so that a replacement between two calls goes unnoticed. */
 export type PluginSource = () => Promise<LivePlugin>
@@ -128,7 +119,6 @@ export function duplex<Request, Response>(
   return underWay
 }
 
-/** A source for the clients below. */
 export function pluginSource(
   directory: PluginDirectory,
   kind: PluginKind,
@@ -138,81 +128,23 @@ export function pluginSource(
   return () => directory.find(kind, id, options)
 }
 
-export type SnapshotsClient = ReturnType<typeof snapshotsClient>
-export function snapshotsClient(source: PluginSource) {
-  const service = SnapshotsService
-  return {
-    prepare: unaryOf(source, service.prepare),
-    view: unaryOf(source, service.view),
-    mounts: unaryOf(source, service.mounts),
-    commit: unaryOf(source, service.commit),
-    remove: unaryOf(source, service.remove),
-    stat: unaryOf(source, service.stat),
-    update: unaryOf(source, service.update),
-    list: streamOf(source, service.list),
-    usage: unaryOf(source, service.usage),
-    cleanup: unaryOf(source, service.cleanup),
-  }
+/** `pluginClient(source, SnapshotsService).prepare({ … })` */
+export function pluginClient<Service extends ServiceDefinition>(source: PluginSource, service: Service): Calls<Service>
+export function pluginClient(source: PluginSource, service: ServiceDefinition): object {
+  return Object.fromEntries(
+    Object.entries(service).flatMap(([name, method]): [string, unknown][] => {
+      if (isUnary(method)) return [[name, unaryOf(source, method)]]
+      return isServerStream(method) ? [[name, streamOf(source, method)]] : []
+    }),
+  )
 }
 
-export type ContentClient = ReturnType<typeof contentClient>
-export function contentClient(source: PluginSource) {
-  const service = ContentService
-  return {
-    info: unaryOf(source, service.info),
-    update: unaryOf(source, service.update),
-    list: streamOf(source, service.list),
-    delete: unaryOf(source, service.delete),
-    read: streamOf(source, service.read),
-    status: unaryOf(source, service.status),
-    listStatuses: unaryOf(source, service.listStatuses),
-    write: duplexOf(source, service.write),
-    abort: unaryOf(source, service.abort),
-    /** Messages as bytes, to be passed on as they are; of a read, write the one request and end. */
-    rawRead: duplexOf(source, raw(service.read)),
-    rawWrite: duplexOf(source, raw(service.write)),
-  }
-}
+const isUnary = (method: MethodDefinition<unknown, unknown>): method is UnaryMethod<unknown, unknown> & typeof method =>
+  !method.requestStream && !method.responseStream
 
-export type DiffClient = ReturnType<typeof diffClient>
-export function diffClient(source: PluginSource) {
-  return { apply: unaryOf(source, DiffService.apply), diff: unaryOf(source, DiffService.diff) }
-}
-
-export type RuntimeClient = ReturnType<typeof runtimeClient>
-export function runtimeClient(source: PluginSource) {
-  const service = RuntimeService
-  return {
-    create: unaryOf(source, service.create),
-    start: unaryOf(source, service.start),
-    exec: unaryOf(source, service.exec),
-    delete: unaryOf(source, service.delete),
-    destroy: unaryOf(source, service.destroy),
-    kill: unaryOf(source, service.kill),
-    pause: unaryOf(source, service.pause),
-    resume: unaryOf(source, service.resume),
-    resizePty: unaryOf(source, service.resizePty),
-    closeIo: unaryOf(source, service.closeIo),
-    update: unaryOf(source, service.update),
-    checkpoint: unaryOf(source, service.checkpoint),
-    pids: unaryOf(source, service.pids),
-    stats: unaryOf(source, service.stats),
-    state: unaryOf(source, service.state),
-    list: streamOf(source, service.list),
-  }
-}
-
-export type NetworkClient = ReturnType<typeof networkClient>
-export function networkClient(source: PluginSource) {
-  const service = NetworkService
-  return {
-    attach: unaryOf(source, service.attach),
-    check: unaryOf(source, service.check),
-    detach: unaryOf(source, service.detach),
-    list: unaryOf(source, service.list),
-    networks: unaryOf(source, service.networks),
-  }
-}
+const isServerStream = (
+  method: MethodDefinition<unknown, unknown>,
+): method is ServerStreamMethod<unknown, unknown> & typeof method => !method.requestStream && method.responseStream
 
 function unaryOf<Request, Response>(source: PluginSource, method: UnaryMethod<Request, Response>) {
   return async (request: Request, options?: CallOptions): Promise<Response> =>
@@ -225,21 +157,15 @@ function streamOf<Request, Response>(source: PluginSource, method: ServerStreamM
   }
 }
 
-function duplexOf<Request, Response>(source: PluginSource, method: Method<Request, Response>) {
-  return async (options?: CallOptions): Promise<ClientDuplexStream<Request, Response>> =>
-    duplex(await source(), method, options)
-}
-
 const defaultDeadlineMs = 30_000
 
 function grpcOptions({ deadlineMs = defaultDeadlineMs }: CallOptions): GrpcCallOptions {
   return { deadline: deadlineMs === Number.POSITIVE_INFINITY ? deadlineMs : Date.now() + deadlineMs }
 }
 
-function metadataOf({ namespace, metadata: more }: CallOptions): Metadata {
+function metadataOf({ namespace }: CallOptions): Metadata {
   const metadata = new Metadata()
   if (namespace) metadata.set('containerd-namespace', namespace)
-  for (const name in more) metadata.set(name, more[name] ?? '')
   return metadata
 }
 

@@ -8,7 +8,7 @@ import { Code } from '../../../plugins/kit/errors.js'
 import { listen } from '../../../plugins/kit/listen.js'
 import { unary } from '../../../plugins/kit/serve.js'
 import { type DiffServer, DiffService } from '../../../proto/gen/containerd/services/diff/v1/diff.js'
-import { diffClient, pluginSource } from '../../../services/supervisor/plugins/clients.js'
+import { pluginClient, pluginSource } from '../../../services/supervisor/plugins/clients.js'
 import { PluginDirectory } from '../../../services/supervisor/plugins/directory.js'
 import { type PluginHost, startPluginHost } from '../../../services/supervisor/plugins/host.js'
 import { alive, gone } from '../../harness/process.js'
@@ -99,7 +99,7 @@ t.test('a proxy plugin is ready while its socket answers', async t => {
     details: /nobody answers on/,
   })
 
-  const client = diffClient(pluginSource(directory, 'differ', 'elsewhere'))
+  const client = pluginClient(pluginSource(directory, 'differ', 'elsewhere'), DiffService)
   const request = { left: [], right: [], mediaType: '', ref: '', labels: {}, sourceDateEpoch: undefined }
   const waiting = client.diff(request)
   const first = await serveDiff(path)

@@ -4,8 +4,9 @@ import { Server } from '@grpc/grpc-js'
 import t from 'tap'
 import { Code, unavailable } from '../../../plugins/kit/errors.js'
 import { listen } from '../../../plugins/kit/listen.js'
+import { NetworkService } from '../../../proto/gen/purser/network/v1/network.js'
 import type { RegisterRequest } from '../../../proto/gen/purser/plugins/v1/registry.js'
-import { networkClient, pluginSource } from '../../../services/supervisor/plugins/clients.js'
+import { pluginClient, pluginSource } from '../../../services/supervisor/plugins/clients.js'
 import { bundleProgram, emitThrough, hello, house, load, PluginProcess, register, say, until } from './support.js'
 
 const [obedient, example] = await Promise.all([
@@ -290,7 +291,7 @@ t.test("the example of the README serves, and its events are its containers'", a
   at.config = { network: 'plain' }
   new PluginProcess(t, example, at)
   await at.ledger.fact(/^ready/)
-  const network = networkClient(pluginSource(at.directory, 'network', 'counting'))
+  const network = pluginClient(pluginSource(at.directory, 'network', 'counting'), NetworkService)
   const request = { namespace: 'default', id: 'redis', network: 'plain', ports: [] }
   await network.attach(request)
   await network.attach(request)

@@ -14,7 +14,8 @@ import {
   type RegisterResponse,
   RegistryClient,
 } from '../../../proto/gen/purser/plugins/v1/registry.js'
-import { call, diffClient, pluginSource } from '../../../services/supervisor/plugins/clients.js'
+import type { DiffCalls } from '../../../services/supervisor/effects/ports.js'
+import { call, pluginClient, pluginSource } from '../../../services/supervisor/plugins/clients.js'
 import { PluginDirectory } from '../../../services/supervisor/plugins/directory.js'
 import type { CallObservation, LivePlugin } from '../../../services/supervisor/plugins/live.js'
 import {
@@ -96,7 +97,7 @@ export interface House {
   readonly ledger: MemoryLedger
   readonly calls: CallObservation[]
   /** The obedient plugin's client. */
-  readonly obedient: ReturnType<typeof diffClient>
+  readonly obedient: DiffCalls
   config: Config
   /** Sends an order to the obedient plugin and answers what it said. */
   order(ref: string, options?: { deadlineMs?: number }): Promise<string>
@@ -117,7 +118,7 @@ export async function house(scope: Scope, options: Partial<RegistryOptions> = {}
     onCall: observation => calls.push(observation),
   })
   let registry: Registry | undefined
-  const obedient = diffClient(pluginSource(directory, 'differ', 'obedient'))
+  const obedient = pluginClient(pluginSource(directory, 'differ', 'obedient'), DiffService)
   const made: House = {
     state,
     directory,

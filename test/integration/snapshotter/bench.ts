@@ -6,9 +6,9 @@ import { EmissionQueue } from '../../../plugins/kit/emissions.js'
 import { UmountFlag, umount } from '../../../plugins/kit/linux.js'
 import type { PluginDefinition } from '../../../plugins/kit/plugin.js'
 import { Serving } from '../../../plugins/kit/serving.js'
-import type { Info } from '../../../proto/gen/containerd/services/snapshots/v1/snapshots.js'
+import { type Info, SnapshotsService } from '../../../proto/gen/containerd/services/snapshots/v1/snapshots.js'
 import type { Mount } from '../../../proto/gen/containerd/types/mount.js'
-import { snapshotsClient } from '../../../services/supervisor/plugins/clients.js'
+import { pluginClient } from '../../../services/supervisor/plugins/clients.js'
 import { LivePlugin } from '../../../services/supervisor/plugins/live.js'
 import type { Scope } from '../../harness/wait.js'
 
@@ -62,7 +62,7 @@ export class Bench {
   get calls() {
     const plugin = this.#plugin
     if (!plugin) throw new Error('the plugin is closed')
-    return snapshotsClient(async () => plugin)
+    return pluginClient(async () => plugin, SnapshotsService)
   }
 
   async prepare(key: string, parent = '', labels: Labels = {}): Promise<Mount[]> {

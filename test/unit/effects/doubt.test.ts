@@ -83,8 +83,6 @@ async function world(
   const core = await openCore({
     ...{ store, journal, log, clock: systemClock(), observe: () => {} },
     calls: { runtime, network, content: calls({}), snapshotter: () => calls({}) },
-    listSnapshots: async () => [],
-    listBlobs: async function* () {},
   })
   t.teardown(() => core.close())
   const lane = containerStream(ns, id)
