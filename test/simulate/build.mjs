@@ -23,6 +23,7 @@ const globals = {
   'process.pid': '1',
   'Math.random': 'simulatedChance',
   'AbortSignal.timeout': 'simulatedAbort',
+  'AbortSignal.any': 'simulatedAny',
 }
 
 /**

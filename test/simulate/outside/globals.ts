@@ -56,3 +56,13 @@ export function simulatedAbort(milliseconds: number): AbortSignal {
   setTimeout(() => aborter.abort(new Error('it took too long')), milliseconds)
   return aborter.signal
 }
+
+/** Node keeps a composite signal that is listened to from being collected, which a life that was cut off never ends. */
+export function simulatedAny(signals: readonly AbortSignal[]): AbortSignal {
+  const aborter = new AbortController()
+  for (const signal of signals) {
+    if (signal.aborted) aborter.abort(signal.reason)
+    else signal.addEventListener('abort', () => aborter.abort(signal.reason), { once: true })
+  }
+  return aborter.signal
+}
