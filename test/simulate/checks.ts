@@ -85,7 +85,7 @@ function* attachments(world: World, host: Host): Generator<string> {
 function* layers(world: World, host: Host): Generator<string> {
   const known = new Set<string>()
   for (const [namespace, here] of world.namespaces)
-    for (const [key, { backendKey, kind }] of here.snapshots.get('overlayfs') ?? []) {
+    for (const [key, { backendKey, kind, parent }] of here.snapshots.get('overlayfs') ?? []) {
       known.add(backendKey)
       // A commit that was cut short: the snapshot counts as active until it is committed again.
       const isCutShort = kind === 'active' && !host.layers.layers.has(backendKey)
@@ -95,8 +95,13 @@ function* layers(world: World, host: Host): Generator<string> {
       }
       const layer = host.layers.layers.get(backendKey)
       if (layer?.kind !== kind) yield `the snapshot ${namespace}/${key} is ${kind}, the plugin's ${layer?.kind}`
+      const below = parent === '' ? '' : here.snapshot('overlayfs', parent)?.backendKey
+      if (layer && layer.parent !== below)
+        yield `the snapshot ${namespace}/${key} stands on ${below}, the plugin's on ${layer.parent}`
     }
-  for (const key of host.layers.layers.keys()) if (!known.has(key)) yield `a snapshot is left: ${key}`
+  for (const key of host.layers.layers.keys())
+    if (!known.has(key))
+      yield `a snapshot is left: ${key}${host.layers.childrenOf(key).map(child => `, below ${child}`)}`
 }
 
 function* blobs(world: World, host: Host): Generator<string> {

@@ -240,8 +240,12 @@ export class Layers {
 
   remove(key: string): void {
     this.stat(key)
-    for (const { parent } of this.layers.values()) if (parent === key) throw notNow(`snapshot ${key}`)
+    if (this.childrenOf(key).length > 0) throw notNow(`snapshot ${key}`)
     this.layers.delete(key)
+  }
+
+  childrenOf(key: string): string[] {
+    return [...this.layers].filter(([, { parent }]) => parent === key).map(([child]) => child)
   }
 }
 

@@ -70,7 +70,7 @@ export class Snapshots {
       const mounts = made.map(mountFromProto)
       try {
         await this.runner.run(request.cause, snapshotLane(place), world => {
-          const refusal = refusalToPrepare(world, place, parent)
+          const refusal = refusalToPrepare(world, place, parent, forPlugin.parent)
           if (refusal) return refusal
           const made = prepared(place, { kind, parent, labels, backendKey, mounts })
           return leased(world, made, place, key, lease)
@@ -208,10 +208,19 @@ export class Snapshots {
   }
 }
 
-function refusalToPrepare(world: World, { namespace, snapshotter, key }: SnapshotPlace, parent: string) {
+function refusalToPrepare(
+  world: World,
+  { namespace, snapshotter, key }: SnapshotPlace,
+  parent: string,
+  madeOn?: string,
+) {
   const here = world.namespace(namespace)
   const record = parent === '' ? undefined : here.snapshot(snapshotter, parent)
-  return mayPrepare(here.snapshot(snapshotter, key), { name: parent, record }, key)
+  return mayPrepare(
+    here.snapshot(snapshotter, key),
+    { name: parent, record, ...(madeOn !== undefined && { madeOn }) },
+    key,
+  )
 }
 
 function leased(

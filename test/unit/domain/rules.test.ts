@@ -267,6 +267,8 @@ t.test('a snapshot stands on a committed one, and goes only when nothing stands 
   t.match(mayPrepare(record('active'), none, 'k'), { refused: 'already-exists' })
   t.match(mayPrepare(undefined, { name: 'p', record: undefined }, 'k'), { refused: 'not-found' })
   t.match(mayPrepare(undefined, { name: 'p', record: record('active') }, 'k'), { refused: 'invalid-argument' })
+  const another = { name: 'p', record: record('committed'), madeOn: 'of the parent that had its name before' }
+  t.match(mayPrepare(undefined, another, 'k'), { refused: 'not-found' })
   t.equal(mayCommit(record('active'), undefined, 'k', 'n'), undefined)
   t.match(mayCommit(record('view'), undefined, 'k', 'n'), { refused: 'failed-precondition' })
   t.match(mayCommit(undefined, undefined, 'k', 'n'), { refused: 'not-found' })

@@ -11,15 +11,19 @@ export interface SnapshotPlace {
   key: string
 }
 
-/** Asked before the plugin is: may this key be prepared on this parent? */
+/**
+ * May this key be prepared on this parent? Asked before the plugin is, and again with what the plugin made it on: by then
+ * the parent may be gone, and another have its name.
+ */
 export function mayPrepare(
   current: SnapshotRecord | undefined,
-  parent: { name: string; record: SnapshotRecord | undefined },
+  parent: { name: string; record: SnapshotRecord | undefined; madeOn?: string },
   key: string,
 ): Refusal | undefined {
   if (current) return refuse('already-exists', `snapshot "${key}"`)
   if (parent.name === '') return undefined
-  if (!parent.record) return refuse('not-found', `parent snapshot "${parent.name}"`)
+  if (!parent.record || (parent.madeOn ?? parent.record.backendKey) !== parent.record.backendKey)
+    return refuse('not-found', `parent snapshot "${parent.name}"`)
   if (parent.record.kind !== 'committed') {
     return refuse('invalid-argument', `parent "${parent.name}" is not committed`)
   }
