@@ -43,7 +43,16 @@ export function toStatusError(error: unknown): StatusError {
   if (error instanceof StatusError) return error
   if (isServiceError(error)) return new StatusError(error.code, error.details, { cause: error })
   const message = error instanceof Error ? error.message : String(error)
+  if (isDiskFull(error))
+    return new StatusError(Code.RESOURCE_EXHAUSTED, `${message}: make room on the disk, then try again`, {
+      cause: error,
+    })
   return new StatusError(Code.INTERNAL, message, { cause: error })
+}
+
+/** The system's word for no room: on the disk, or within a quota. */
+export function isDiskFull(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && (error.code === 'ENOSPC' || error.code === 'EDQUOT')
 }
 
 /** An error of a grpc-js client call. */

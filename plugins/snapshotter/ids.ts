@@ -1,6 +1,7 @@
 // Names of snapshot directories: numbers that are never used twice, so that a mount that somebody still remembers
 // never shows another snapshot's files.
 import { readFileSync } from 'node:fs'
+import { isDiskFull } from '../kit/errors.js'
 import { replaceFile, replaceFileSync, type SharedDirectory } from './durable.js'
 
 const file = 'next-id'
@@ -19,8 +20,14 @@ export class Ids {
     this.#root = root
     const noted = read(`${root.path}/${file}`)
     this.#next = noted > highest ? noted : highest + 1n
-    this.#reserved = this.#next + block
-    replaceFileSync(root.path, file, this.#reserved.toString())
+    this.#reserved = this.#next
+    try {
+      replaceFileSync(root.path, file, (this.#next + block).toString())
+      this.#reserved += block
+    } catch (error) {
+      // Whoever wants to make room by removing snapshots must not be kept out: only new ones have to wait.
+      if (!isDiskFull(error)) throw error
+    }
   }
 
   async next(): Promise<string> {

@@ -11,6 +11,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import type { Mount } from '../../proto/gen/containerd/types/mount.js'
+import { isDiskFull } from '../kit/errors.js'
 import { mount, UmountFlag, umount } from '../kit/linux.js'
 import { bind, files, type TreePlace, type TreeStorage } from './tree.js'
 
@@ -55,18 +56,21 @@ export function probeOverlay(root: string): string[] {
   if (existsSync('/sys/module/overlay/parameters/index')) options.push('index=off')
   // In a user namespace trusted.overlay.* cannot be written; user.overlay.* can.
   if (inUserNamespace()) options.push('userxattr')
-  const place = mkdtempSync(`${root}/probe-`)
+  let place = ''
   try {
+    place = mkdtempSync(`${root}/probe-`)
     tryOverlay(place, options)
     return options
   } catch (error) {
+    // A full disk says nothing about overlayfs, and what is there has to be removable.
+    if (isDiskFull(error)) return options
     const reason = error instanceof Error ? error.message : String(error)
     throw new Error(
       `overlayfs does not work on ${root} (${reason}): put the root on ext4, xfs or btrfs, or use the snapshotter "native"`,
       { cause: error },
     )
   } finally {
-    rmSync(place, { recursive: true, force: true })
+    if (place !== '') rmSync(place, { recursive: true, force: true })
   }
 }
 

@@ -35,6 +35,7 @@ t.test('a full disk refuses writes with advice, lets deletes through, and heals 
     return namespaces.map(({ name }) => name)
   }
   await create('before')
+  await host.ok('snapshots', 'prepare', 'prepared')
 
   const filler = join(host.root, 'filler')
   fill(filler, host.root)
@@ -48,8 +49,18 @@ t.test('a full disk refuses writes with advice, lets deletes through, and heals 
   t.match(await health.text(), /journal/)
   await host.call(NamespacesService.delete, DeleteNamespaceRequest.fromPartial({ name: 'before' }))
   t.notOk((await names()).includes('before'), 'a delete goes through: it makes room')
+  await host.kill()
+  fill(join(host.root, 'filler.again'), host.root)
+  await host.start()
+  await host.ok('snapshots', 'rm', 'prepared')
+  t.match(
+    await host.ctr('snapshots', 'prepare', 'another'),
+    { code: 1, stderr: /space/ },
+    'plugins begin on a full disk',
+  )
 
   rmSync(filler)
+  rmSync(`${filler}.again`)
   await until('writes to be taken again', () =>
     create('after').then(
       () => true,
