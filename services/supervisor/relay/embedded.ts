@@ -62,6 +62,7 @@ class Embedded implements EmbeddedBroker {
   #waiting: (() => void)[] = []
   #problem: Problem | undefined
   #pauseMs = pauseMinMs
+  #renewed: ChildProcess | undefined
 
   constructor(readonly options: EmbeddedOptions) {
     this.accessPath = join(options.state, 'nats.json')
@@ -92,6 +93,14 @@ class Embedded implements EmbeddedBroker {
 
   pid(): number | undefined {
     return this.#child?.pid
+  }
+
+  /** nats-server 2.9 does not answer any more once a write has failed (a full disk), whatever room there is later. */
+  renew(): void {
+    const child = this.#child
+    if (child === undefined || child === this.#renewed) return
+    this.#renewed = child
+    child.kill('SIGKILL') // it does not hear SIGTERM either
   }
 
   async close(): Promise<void> {
@@ -141,6 +150,7 @@ class Embedded implements EmbeddedBroker {
       this.#child = undefined
       await end(child)
     }
+    if (child === this.#renewed) return 'it did not answer any more (is the disk below root full?)'
     const why = lastWords() || (child.signalCode ? `killed by ${child.signalCode}` : `exit code ${child.exitCode}`)
     if (why.includes('address already in use')) await this.#forgetPort()
     return why

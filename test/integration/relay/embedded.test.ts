@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { type ClientAccess, type EmbeddedBroker, embeddedBroker } from '../../../services/supervisor/relay/embedded.js'
 import { type Relay, startRelay } from '../../../services/supervisor/relay/relay.js'
+import { Disk } from '../../harness/disk.js'
 import { alive, gone, processes } from '../../harness/process.js'
 import { type Scope, until } from '../../harness/wait.js'
 import { client, directory, modulePath, program, publication, quiet, range, stored, TinyJournal } from './support.js'
@@ -35,9 +36,15 @@ function open(scope: Scope, { root, state }: Place, binary?: string): EmbeddedBr
   return broker
 }
 
-function relayTo(scope: Scope, broker: EmbeddedBroker, journal: TinyJournal, { root }: Place): Relay {
+function relayTo(
+  scope: Scope,
+  broker: EmbeddedBroker,
+  journal: TinyJournal,
+  { root }: Place,
+  answerTimeoutMs = 10_000,
+): Relay {
   const memoryPath = join(root, 'relay.json')
-  const relay = startRelay({ journal, publication, node: 'n1', broker, log: quiet, memoryPath })
+  const relay = startRelay({ journal, publication, node: 'n1', broker, log: quiet, memoryPath, answerTimeoutMs })
   scope.teardown(() => relay.stop())
   return relay
 }
@@ -118,6 +125,26 @@ t.test('a server that is killed comes back at the same address, and nothing is l
   t.same(
     (await stored(await reader(t, broker))).map(message => message.sequence),
     range(1, 6000),
+  )
+})
+
+t.test('a disk that was full holds everything once there is room', async t => {
+  const here = await place(t)
+  const disk = new Disk(t, here.root)
+  const broker = open(t, here)
+  const journal = new TinyJournal()
+  const relay = relayTo(t, broker, journal, here, 1_000)
+  journal.add(100)
+  await caughtUp(relay, journal)
+  await disk.fill()
+  journal.add(1000)
+  await until('a problem', () => relay.status().problem)
+  disk.makeRoom()
+  journal.add(100)
+  await caughtUp(relay, journal)
+  t.same(
+    (await stored(await reader(t, broker))).map(message => message.sequence),
+    range(1, 1200),
   )
 })
 
