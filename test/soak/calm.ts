@@ -8,6 +8,7 @@ import { table } from '../harness/table.js'
 import { OpenScope, until } from '../harness/wait.js'
 import { remove } from './actions.js'
 import type { Ground } from './ground.js'
+import type { Subscribers } from './subscribers.js'
 
 export interface Sample {
   minutes: number
@@ -22,11 +23,12 @@ export interface Sample {
 
 const patienceMs = 120_000
 
-export async function calm(ground: Ground, minutes: number): Promise<Sample> {
+export async function calm(ground: Ground, subscribers: Subscribers, minutes: number): Promise<Sample> {
   await answers(ground)
   await keepsItsWord(ground)
   await isCleared(ground)
   const events = await relayed(ground)
+  if (events > 0) await subscribers.compare(BigInt(events), patienceMs)
   await leavesNothing(ground)
   return { minutes, events, ...measure(ground) }
 }
@@ -70,7 +72,7 @@ async function isCleared(ground: Ground): Promise<void> {
     if (REF?.startsWith('blob-')) ground.tell(`ingest: ${REF} was left for its client to resume`)
 }
 
-/** JetStream holds 1 to n once and in order, and each exit once. Answers n. */
+/** JetStream holds 1 to n once and in order, and each exit once. Answers n, the sequence of an event of its own. */
 async function relayed(ground: Ground): Promise<number> {
   const scope = new OpenScope()
   try {
@@ -79,7 +81,7 @@ async function relayed(ground: Ground): Promise<number> {
     const event = { typeUrl: 'soak.Mark', value: Buffer.alloc(0) }
     await ground.host.call(EventsService.publish, PublishRequest.fromPartial({ topic: `/soak/${name}`, event }))
     const isMark = ({ subject }: RelayedEvent) => subject.includes(name)
-    await events.first('the mark in JetStream', isMark, { timeoutMs: patienceMs })
+    const { sequence: last } = await events.first('the mark in JetStream', isMark, { timeoutMs: patienceMs })
     const wrong = events.items.find(({ sequence }, index) => sequence !== BigInt(index + 1))
     if (wrong) ground.problem(`the stream holds event ${wrong.sequence} where it should not: ${wrong.subject}`, '')
     const exits = new Map<string, number>()
@@ -90,7 +92,7 @@ async function relayed(ground: Ground): Promise<number> {
     }
     for (const [process, times] of exits)
       if (times > 1) ground.problem(`an exit was told ${times} times: ${process}`, '')
-    return events.items.length
+    return Number(last)
   } catch (error) {
     ground.problem(`the stream cannot be read back: ${error}`, '')
     return 0
@@ -101,10 +103,8 @@ async function relayed(ground: Ground): Promise<number> {
 
 async function leavesNothing(ground: Ground): Promise<void> {
   const ours = [ground.host.pid, ground.child('plugin-host')?.pid, ground.child('nats-server')?.pid]
-  const left = () =>
-    ground.host
-      .leftovers()
-      .filter(line => !line.startsWith('network interface') && !ours.some(pid => line.startsWith(`process ${pid}:`)))
+  const expected = ['network interface ', `mount ${ground.disk.path}`, ...ours.map(pid => `process ${pid}:`)]
+  const left = () => ground.host.leftovers().filter(line => !expected.some(start => line.startsWith(start)))
   await until('nothing to be left', () => left().length === 0, { timeoutMs: 60_000 }).catch(() => {
     for (const line of left()) ground.problem(`left: ${line}`, /soak-[0-9a-f]+/.exec(line)?.[0] ?? '')
   })

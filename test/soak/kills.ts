@@ -1,6 +1,8 @@
-// What goes wrong, at random: the supervisor, its plugin host, its nats-server and shims are killed.
+// What goes wrong, at random: the supervisor, its plugin host, its nats-server and shims are killed; another version of
+// the supervisor takes over, wholly or until one of the two is killed; the disk is full.
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
+import type { LogLine } from '../harness/host.js'
 import { alive, processes, signal } from '../harness/process.js'
 import { pause, until } from '../harness/wait.js'
 import type { Chance } from './chance.js'
@@ -30,6 +32,52 @@ const kills: Record<string, Kill> = {
     ground.tell(`kill: the shim of ${id}`)
     signal(shim, 'SIGKILL')
   },
+  async upgrade(ground, chance) {
+    const { host } = ground
+    const from = host.log.items.length
+    process.kill(host.pid, 'SIGUSR2')
+    if (chance.next() < 0.4) return cutShort(ground, chance)
+    const isOutcome = ({ msg }: LogLine) => /^the new version serves|^no upgrade/.test(msg)
+    const { msg, successor, reason } = await host.log.first('the upgrade', isOutcome, { timeoutMs: startMs, from })
+    if (typeof successor === 'number') await succeed(ground, successor)
+    else ground.tell(`refused: ${msg}: ${reason}`)
+  },
+  async 'full disk'(ground, chance) {
+    await ground.disk.fill()
+    try {
+      await pause(chance.between(200, 4000))
+      const others = Object.keys(kills).filter(name => name !== 'full disk')
+      if (chance.next() < 0.5) await kill(ground, chance, chance.pick(others))
+      await pause(chance.between(0, 2000))
+    } finally {
+      ground.disk.makeRoom()
+    }
+  },
+}
+
+/** An upgrade in which one of the two dies, at any time. */
+async function cutShort(ground: Ground, chance: Chance): Promise<void> {
+  const { host } = ground
+  await pause(chance.between(0, 1500))
+  const victim = chance.pick(ground.supervisors())
+  ground.tell(`kill: ${victim.pid === host.pid ? 'the supervisor' : 'its successor'}, pid ${victim.pid}`)
+  signal(victim, 'SIGKILL')
+  const settled = async () => {
+    const left = ground.supervisors()
+    return left.length === 0 || (left.length === 1 && (await host.answers()))
+  }
+  await until('one supervisor to serve, or none', settled, { timeoutMs: startMs })
+  await pause(500) // one that dies with the other
+  const [left] = ground.supervisors()
+  if (left) await succeed(ground, left.pid)
+  else await host.start(startMs)
+}
+
+/** From when it says so, a supervisor can be asked for an upgrade. */
+async function succeed({ host }: Ground, successor: number): Promise<void> {
+  const isServing = ({ msg, pid }: LogLine) => msg === 'serving' && pid === successor
+  await host.log.first(`pid ${successor} to serve`, isServing, { timeoutMs: startMs })
+  host.succeededBy(successor)
 }
 
 /** Kills now and then until it is told to stop. The supervisor runs when this ends. */
@@ -37,10 +85,13 @@ export async function sabotage(ground: Ground, chance: Chance, stop: AbortSignal
   while (!stop.aborted) {
     await pause(chance.between(200, 4000))
     if (stop.aborted) return
-    const what = chance.pick(Object.keys(kills))
-    ground.tell(`kill: ${what}`)
-    await kills[what]?.(ground, chance)
+    await kill(ground, chance, chance.pick(Object.keys(kills)))
   }
+}
+
+async function kill(ground: Ground, chance: Chance, what: string): Promise<void> {
+  ground.tell(`kill: ${what}`)
+  await kills[what]?.(ground, chance)
 }
 
 async function killChild(ground: Ground, program: string): Promise<void> {

@@ -1,6 +1,7 @@
 // `npm run soak`: random work and random kills for some minutes, with calm phases in which all of it has to come together.
 import { join } from 'node:path'
 import { Command, InvalidArgumentError } from 'commander'
+import { Disk } from '../harness/disk.js'
 import { busyboxImage, writeArchive } from '../harness/image.js'
 import { bridge } from '../harness/network.js'
 import { purser } from '../harness/supervisor.js'
@@ -10,6 +11,7 @@ import { calm, type Sample } from './calm.js'
 import { Chance } from './chance.js'
 import { Ground } from './ground.js'
 import { sabotage, sweepFifos } from './kills.js'
+import { Subscribers } from './subscribers.js'
 
 const workers = 3
 const stormMs = 45_000
@@ -52,15 +54,17 @@ async function open(scope: OpenScope): Promise<Ground> {
   const host = await purser(scope, {
     nats: 'embedded',
     start: false,
-    config: `[network]\nconf_dirs = ["${network.confDirectory}"]\n`,
+    // Little is taken ahead, so that a full disk is felt soon.
+    config: `[network]\nconf_dirs = ["${network.confDirectory}"]\n[journal]\nreserve_bytes = 1048576\nsegment_bytes = 4194304\n`,
   })
+  const disk = new Disk(scope, host.root)
   host.networkInterfaces.push(network.bridge)
   await host.start(120_000)
   const image = await busyboxImage()
   const archive = join(host.directory, 'image.tar')
   await writeArchive(archive, image)
   await host.load(image)
-  return new Ground(host, archive, network)
+  return new Ground(host, archive, network, disk)
 }
 
 /** Storms, each with a calm behind it. */
@@ -68,6 +72,7 @@ async function soak(ground: Ground, chance: Chance, minutes: number): Promise<Sa
   const begun = performance.now()
   const passed = () => (performance.now() - begun) / 60_000
   const samples: Sample[] = []
+  const subscribers = new Subscribers(ground, chance.fork())
   while (passed() < minutes) {
     const stop = new AbortController()
     const busy = [
@@ -77,9 +82,10 @@ async function soak(ground: Ground, chance: Chance, minutes: number): Promise<Sa
     await Promise.race([pause(stormMs), Promise.all(busy)])
     stop.abort()
     await Promise.all(busy)
-    samples.push(await calm(ground, Number(passed().toFixed(1))))
+    samples.push(await calm(ground, subscribers, Number(passed().toFixed(1))))
     sweepFifos(ground)
   }
+  await subscribers.stop()
   return samples
 }
 
