@@ -2,6 +2,7 @@
 
 import { once } from 'node:events'
 import { createReadStream, createWriteStream } from 'node:fs'
+import { readdir } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { type Command, Option } from 'commander'
@@ -15,12 +16,13 @@ import {
   JournalLocked,
   journalDirectory,
   journalStats,
+  RelayUnasked,
   repairJournal,
   type Selection,
   verifyJournal,
 } from '../supervisor/maintenance.js'
-import { ask, withClient } from './client.js'
-import { compactionReport, json, repairReport, statsReport, verifyReport } from './journalReports.js'
+import { ask, type Target, withClient } from './client.js'
+import { acceptReport, compactionReport, json, repairReport, statsReport, verifyReport } from './journalReports.js'
 import { UsageError } from './outcome.js'
 
 interface Where {
@@ -41,17 +43,14 @@ export function journal(program: Command): void {
 
   command('verify', 'read everything and tell what is damaged; status 1 if something is').action(
     async ({ root, ...options }: Where) => {
-      const directory = journalDirectory(root)
-      const seen = await verifyJournal(directory)
-      if (seen.journal === undefined && seen.damage.length === 0)
-        throw new UsageError(`there is no journal in ${directory}: name purserd's durable directory with --root`)
+      const seen = await verifyJournal(await insistOnJournal(root))
       show(options, seen, verifyReport)
       if (seen.damage.length > 0) process.exitCode = 1
     },
   )
 
   command('stats', 'events by type and namespace, sizes, rates').action(async ({ root, ...options }: Where) => {
-    show(options, await journalStats(journalDirectory(root)), statsReport)
+    show(options, await journalStats(await insistOnJournal(root)), statsReport)
   })
 
   command('export', 'write it out as lines of JSON; without bounds, it can be imported again')
@@ -62,7 +61,7 @@ export function journal(program: Command): void {
     .option('--type <event>', 'only events of this type, such as TaskExited')
     .option('--stream <stream>', 'only this lifecycle, such as task/default/redis')
     .action(async (file: string | undefined, { root, ...options }: Where & Bounds) => {
-      await writeLines(file, exportJournal(journalDirectory(root), selectionOf(options)))
+      await writeLines(file, exportJournal(await insistOnJournal(root), selectionOf(options)))
     })
 
   command('import', 'make a journal from an export')
@@ -81,31 +80,63 @@ export function journal(program: Command): void {
 
   command('compact', 'drop what retention would drop, now; through purserd when it runs')
     .option('--config <file>', "purserd's configuration; used when it does not run")
-    .action(async ({ root, config, ...options }: Where & { config?: string }) => {
-      show(options, await compact(root, config, program.opts()), compactionReport)
+    .option('--nats <server>', 'as purserd is given it; used when it does not run, and then it has to be off')
+    .action(async ({ root, config, nats, ...options }: Where & Offline) => {
+      show(options, await compact(root, { config, nats }, program.opts()), compactionReport)
+    })
+
+  command('accept', 'after a repair with losses: let be removed what the journal does not know; shows it first')
+    .option('--write', 'do it; a container that is in the list is killed')
+    .action(async ({ write = false, ...options }: { write?: true | false; json?: true }) => {
+      const target = program.opts<Target>()
+      const done = await withClient(JournalClient, target, client => ask(target, client.accept.bind(client), { write }))
+      show(options, done, accepted => acceptReport(accepted, write))
     })
 
   command('repair', 'keep every event that is proven good, and tell which are lost; shows what it would do')
     .option('--write', 'do it; what is replaced is kept below <root>/journal/damaged')
     .action(async ({ root, write, ...options }: Where & { write?: true }) => {
-      const done = await repairJournal(journalDirectory(root), 'repair', write === true).catch(explainLock)
+      const done = await repairJournal(await insistOnJournal(root), 'repair', write === true).catch(explainLock)
       show(options, done, repair => repairReport(repair, write === true))
     })
 }
 
+/** What purserd would know by itself. */
+interface Offline {
+  config?: string | undefined
+  nats?: string | undefined
+}
+
 /** Who runs on it does it; else it is done here. */
-async function compact(root: string, config: string | undefined, target: { address: string; namespace: string }) {
-  const settings = await loadConfig(['--root', root, ...(config === undefined ? [] : ['--config', config])])
+async function compact(root: string, { config, nats }: Offline, target: Target) {
+  const flags = Object.entries({ config, nats }).flatMap(([name, value]) => (value ? [`--${name}`, value] : []))
+  const settings = await loadConfig(['--root', resolve(root), ...flags])
   if (typeof settings === 'string') throw new UsageError('name the configuration file with --config')
+  await insistOnJournal(settings.root)
   try {
     return await compactJournal(settings)
   } catch (error) {
+    if (error instanceof RelayUnasked)
+      throw new Error(
+        `${error.message}; start purserd, which does this by itself, or say --nats off if they are not to go there`,
+      )
     if (!(error instanceof JournalLocked)) throw error
   }
   const answer = await withClient(JournalClient, target, client => ask(target, client.compact.bind(client), {}))
   const { first, droppedSegments, droppedEvents, movedContainers, heldBy } = answer
   const counts = { droppedSegments: Number(droppedSegments), moved: Number(movedContainers) }
   return { first, ...counts, droppedEvents, heldBy } satisfies Compaction
+}
+
+/** A word that is wrong is not a journal that is sound, and none is made there. */
+async function insistOnJournal(root: string): Promise<string> {
+  const directory = journalDirectory(root)
+  const names = await readdir(directory).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT' && error.code !== 'ENOTDIR') throw error
+    return []
+  })
+  if (names.some(name => name === 'mark' || name.endsWith('.log'))) return directory
+  throw new UsageError(`there is no journal in ${directory}: name purserd's durable directory with --root`)
 }
 
 function explainLock(error: unknown): never {

@@ -1,5 +1,6 @@
 // What `purser journal …` prints: sentences for people, JSON for programs.
 import { basename } from 'node:path'
+import type { AcceptResponse } from '../../proto/gen/purser/journal/v1/journal.js'
 import type { Compaction, Repair, Stats, Survey } from '../supervisor/maintenance.js'
 
 /** Sequences and times as text: they are larger than a number of JSON may be. */
@@ -76,6 +77,20 @@ export function repairReport(repair: Repair, isDone: boolean): string[] {
     isDone
       ? 'done: start purserd; it asks the runtime what is true of containers whose events are lost'
       : 'nothing was changed: run it again with --write to do it',
+  ]
+}
+
+export function acceptReport({ lostEvents, orphans, unasked }: AcceptResponse, isDone: boolean): string[] {
+  if (lostEvents === 0n) return ['no event is lost, or all was accepted before: there is nothing to accept']
+  return [
+    `${lostEvents} events are lost; ${orphans.length} things that the journal does not know ${isDone ? 'are removed now' : 'would be removed'}:`,
+    ...orphans.map(
+      ({ kind, plugin, namespace, name }) => `  ${kind}/${plugin}: ${namespace && `${namespace}/`}${name}`,
+    ),
+    ...unasked.map(
+      plugin => `  ${plugin} is away; what it holds and the journal does not know, is removed when it is back`,
+    ),
+    isDone ? 'accepted' : 'nothing was changed: keep what you need of it, and run it again with --write to remove it',
   ]
 }
 

@@ -11,11 +11,12 @@ import { Networks } from './effects/networks.js'
 import { Busy, performer, Recovering } from './effects/perform.js'
 import type { ContentCalls, NetworkCalls, RuntimeCalls, SnapshotterCalls } from './effects/ports.js'
 import { NetworkRecovery } from './effects/recovery/networks.js'
+import { type Orphans, orphansOf } from './effects/recovery/orphans.js'
 import { TaskRecovery } from './effects/recovery/tasks.js'
 import { Snapshots } from './effects/snapshots.js'
 import { type PhaseObserver, Tasks } from './effects/tasks.js'
 import type { Journal } from './journal/journal.js'
-import { Reconciliation } from './reconcile.js'
+import { type Reconciled, Reconciliation } from './reconcile.js'
 import { Runner } from './runner.js'
 import { HeavyParts } from './state/heavy.js'
 import type { Store } from './state/store.js'
@@ -41,6 +42,8 @@ export interface Core {
   blobs: Blobs
   ledger: Ledger
   reconciliation: Reconciliation
+  /** What would be removed if the journal were known to be complete. */
+  orphans(): Promise<Orphans>
   close(): void
 }
 
@@ -63,16 +66,18 @@ export async function openCore(deps: CoreDeps): Promise<Core> {
 
   const ledger = new Ledger(runner, store, new Emissions(runner, store, log), log)
   await ledger.loseAll('the supervisor was restarted')
-  reconciliation.begin({
+  const reconciled: Reconciled = {
     tasks: new TaskRecovery(runner, store, calls.runtime, networks, busy, recovering, clock, log),
     networks: new NetworkRecovery(store, calls.network, networks, busy, recovering, log),
     snapshots,
     blobs,
-  })
+  }
+  reconciliation.begin(reconciled)
   const close = () => {
     reconciliation.stop()
     ledger.close()
     snapshots.close()
   }
-  return { runner, heavy, snapshots, blobs, ledger, reconciliation, close }
+  const orphans = () => orphansOf(store, reconciled)
+  return { runner, heavy, snapshots, blobs, ledger, reconciliation, orphans, close }
 }

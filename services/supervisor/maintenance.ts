@@ -14,7 +14,6 @@ import { type Imported, importLines } from './journal/offline/import.js'
 import { planRepair, type Repair, repair } from './journal/offline/repair.js'
 import { type Stats, stats } from './journal/offline/stats.js'
 import { type Survey, survey } from './journal/offline/survey.js'
-import { MemoryFile } from './relay/memory.js'
 import { type Compaction, Retention } from './retention.js'
 import { Runner } from './runner.js'
 import { encodeFact } from './state/codec.js'
@@ -56,16 +55,28 @@ export async function repairJournal(dir: string, node: string, write: boolean): 
   }
 }
 
-/** One pass of retention, then the state is written out. Rejects with JournalLocked while a supervisor runs. */
+/** What NATS has, a supervisor asks it; what one remembered may have been lost with the broker's disk since. */
+export class RelayUnasked extends Error {
+  constructor() {
+    super('whether NATS has the old events, only a purserd that runs can ask it: nothing is dropped without it')
+    this.name = 'RelayUnasked'
+  }
+}
+
+/**
+ * One pass of retention, then the state is written out. Rejects with JournalLocked while a supervisor runs, and with
+ * RelayUnasked when events are relayed.
+ */
 export async function compactJournal({ root, node, nats, journal: settings }: Settings): Promise<Compaction> {
+  const holder = lockHolder(journalDirectory(root))
+  if (holder !== undefined) throw new JournalLocked(journalDirectory(root), holder)
+  if (nats.server !== 'off') throw new RelayUnasked()
   const log = pino({ level: 'warn' }, pino.destination({ fd: 2, sync: true }))
   const journal = await openFileJournal({ dir: journalDirectory(root), node, log, writtenBy: writtenBy() })
   try {
     const store = await Store.open(journal, log)
     const clock = systemClock()
-    const relay = new MemoryFile(join(root, 'relay.json'), journal.id, log)
-    await relay.load()
-    const relayed = () => (nats.server === 'off' ? undefined : (relay.memory?.sequence ?? 0n))
+    const relayed = () => undefined
     const runner = new Runner(store, journal, clock)
     const heavy = new HeavyParts(journal)
     const retention = new Retention({ journal, store, runner, heavy, clock, policy: settings.keep, relayed, log })

@@ -38,6 +38,8 @@ export class Reconciliation {
   begin(parts: Reconciled): void {
     this.stopListening = this.store.subscribe(({ event }) => {
       if (event.type === 'PluginReady') this.part(parts, event.kind, event.id).begin()
+      // What was spared before may go now.
+      if (event.type === 'RecordLossAccepted') for (const part of this.watched.values()) part.begin()
     })
   }
 
@@ -132,9 +134,12 @@ class Part {
 
   private async compare(): Promise<boolean> {
     const { kind, id, store, log, compare } = this.options
-    const { lost } = store.world
-    if (kind !== 'runtime' && lost.length > 0) {
-      log.warn({ kind, id, lost }, 'the journal lost records: what they told of must not pass for an orphan')
+    const lost = store.world.missing()
+    if (kind !== 'runtime' && lost > 0) {
+      log.warn(
+        { kind, id, lost },
+        'the journal lost records: what they told of must not pass for an orphan; `purser journal accept` shows what is not known, and lets it be removed',
+      )
       return true
     }
     const begun = performance.now()

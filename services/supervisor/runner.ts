@@ -193,7 +193,8 @@ export function refusalStatus({ refused, message }: Refusal): StatusError {
   return new StatusError(refusalCodes[refused], `${message}: ${refused.replace('-', ' ')}`)
 }
 
-function unavailableStatus(error: JournalUnavailable): StatusError {
+/** The same for a journal that takes no writes. */
+export function unavailableStatus(error: JournalUnavailable): StatusError {
   const code = error.reason === 'full' ? Code.RESOURCE_EXHAUSTED : Code.UNAVAILABLE
   return new StatusError(code, error.message, { cause: error })
 }

@@ -143,7 +143,7 @@ async function open(settings: Settings, { host, log, upgrade, succession }: Supe
     }),
     core => core.close(),
   )
-  const { runner, heavy, snapshots, blobs, ledger, reconciliation } = core
+  const { runner, heavy, snapshots, blobs, ledger, reconciliation, orphans } = core
   for (const proxy of settings.proxyPlugins) directory.addProxy(proxy)
   await openRegistry(settings, log, opened, directory, ledger)
   host?.begin()
@@ -180,6 +180,7 @@ async function open(settings: Settings, { host, log, upgrade, succession }: Supe
     upgrade,
     takeOver: succession && { ...succession, descriptor: succession.descriptors.api },
     compact: () => retention.run(),
+    orphans,
     log,
   })
   metrics.watch({ directory, relay, feed })

@@ -12,6 +12,7 @@ import { SnapshotsService } from '../../../proto/gen/containerd/services/snapsho
 import { TasksService } from '../../../proto/gen/containerd/services/tasks/v1/tasks.js'
 import type { Clock } from '../clock.js'
 import type { Blobs } from '../effects/blobs.js'
+import type { Orphans } from '../effects/recovery/orphans.js'
 import type { Snapshots } from '../effects/snapshots.js'
 import type { Feed } from '../feed/feed.js'
 import type { Journal } from '../journal/journal.js'
@@ -51,6 +52,8 @@ export interface ApiDeps {
   takeOver: TakeOver | undefined
   /** One pass of retention. */
   compact(): Promise<Compaction>
+  /** What the plugins hold and the journal does not know. */
+  orphans(): Promise<Orphans>
   log: Logger
 }
 

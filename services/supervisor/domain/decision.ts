@@ -5,7 +5,7 @@ import type { PublishedEvent } from './event/events.js'
 import type { ExecEvent } from './exec/events.js'
 import type { ImageEvent } from './image/events.js'
 import type { LeaseEvent } from './lease/events.js'
-import type { RecordLost } from './loss/events.js'
+import type { LossEvent } from './loss/events.js'
 import type { NamespaceEvent } from './namespace/events.js'
 import type { NetworkEvent } from './network/events.js'
 import type { PluginEvent } from './plugin/events.js'
@@ -19,11 +19,11 @@ export type DomainEvent =
   | ExecEvent
   | ImageEvent
   | LeaseEvent
+  | LossEvent
   | NamespaceEvent
   | NetworkEvent
   | PluginEvent
   | PublishedEvent
-  | RecordLost
   | RequestEvent
   | SnapshotEvent
   | TaskEvent

@@ -5,7 +5,7 @@ export const eventStream = (namespace: string) => `event/${namespace}`
 export const execStream = (namespace: string, id: string, execId: string) => `exec/${namespace}/${id}/${execId}`
 export const imageStream = (namespace: string, name: string) => `image/${namespace}/${name}`
 export const leaseStream = (namespace: string, id: string) => `lease/${namespace}/${id}`
-/** Of records that a repair could not bring back. */
+/** Of records that a repair could not bring back, and of what was said to that. */
 export const lossStream = 'loss/journal'
 export const namespaceStream = (name: string) => `namespace/${name}`
 export const networkStream = (namespace: string, id: string) => `network/${namespace}/${id}`

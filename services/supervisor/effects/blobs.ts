@@ -80,12 +80,18 @@ export class Blobs {
    * is being written may be among it, so the writes under way are waited for, by nobody else: an upload may take hours.
    */
   async reconcile(): Promise<void> {
-    const orphans: string[] = []
-    for await (const { info } of this.content.list({ filters: [] }, { deadlineMs: listDeadlineMs }))
-      for (const { digest } of info) if (this.sizeAnywhere(digest) === undefined) orphans.push(digest)
+    const orphans = await this.orphans()
     void Promise.all(this.writes).then(() => {
       for (const digest of orphans) this.deleted({ digest })
     })
+  }
+
+  /** Those that no namespace holds. */
+  async orphans(): Promise<string[]> {
+    const orphans: string[] = []
+    for await (const { info } of this.content.list({ filters: [] }, { deadlineMs: listDeadlineMs }))
+      for (const { digest } of info) if (this.sizeAnywhere(digest) === undefined) orphans.push(digest)
+    return orphans
   }
 
   deleted({ digest }: Pick<ContentDeleted, 'digest'>): void {

@@ -137,14 +137,19 @@ export class Snapshots {
 
   /** Removes what the plugin has for namespaces' snapshots that the journal does not know: left over from a crash. */
   async reconcile(snapshotter: string): Promise<void> {
-    const listed = await this.keysOf(snapshotter)
-    const { backendKeys } = this.store.world
-    const isKnown = (key: string) => backendKeys.has(snapshotter, key) || backendKeys.has(snapshotter, activeKey(key))
-    const orphans = listed.filter(key => isBackendKey(key) && !isKnown(key) && !this.inMaking.has(key))
+    const orphans = await this.orphans(snapshotter)
     if (orphans.length > 0)
       this.log.info({ snapshotter, count: orphans.length }, 'removing snapshots that no record knows')
     // Children were made after their parents, and names grow with time: the youngest goes first.
     for (const key of orphans.sort(byAge).reverse()) this.discard(snapshotter, key)
+  }
+
+  /** Those of our making that the journal does not know. */
+  async orphans(snapshotter: string): Promise<string[]> {
+    const listed = await this.keysOf(snapshotter)
+    const { backendKeys } = this.store.world
+    const isKnown = (key: string) => backendKeys.has(snapshotter, key) || backendKeys.has(snapshotter, activeKey(key))
+    return listed.filter(key => isBackendKey(key) && !isKnown(key) && !this.inMaking.has(key))
   }
 
   close(): void {

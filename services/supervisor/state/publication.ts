@@ -105,6 +105,7 @@ function idOf(event: Ordinary): string {
     case 'PluginEmitted':
       return `${event.kind}/${event.id}`
     case 'RecordLost':
+    case 'RecordLossAccepted':
       return ''
     default:
       if ('containerId' in event) return event.containerId

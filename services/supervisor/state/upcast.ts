@@ -59,6 +59,7 @@ export const versions = {
   PluginLost: 1,
   PluginReady: 1,
   PluginRegistered: 1,
+  RecordLossAccepted: 1,
   RecordLost: 1,
   RequestAnswered: 1,
   RequestTaken: 1,

@@ -119,6 +119,8 @@ const emptyNamespace = new NamespaceState()
 export interface Loss {
   from: string
   to: string
+  /** An operator said that what the journal does not know may be removed all the same. */
+  accepted?: true
 }
 
 export class World {
@@ -143,6 +145,12 @@ export class World {
 
   plugin(kind: string, id: string): Plugin {
     return this.plugins.get(`${kind}/${id}`) ?? pluginMachine.absent
+  }
+
+  /** How many records are lost, and nobody has accepted it: until then what is not known here need not be an orphan. */
+  missing(): number {
+    const open = this.lost.filter(({ accepted }) => !accepted)
+    return open.reduce((total, { from, to }) => total + Number(BigInt(to) - BigInt(from)) + 1, 0)
   }
 
   version(stream: string): Sequence {
@@ -275,6 +283,9 @@ class Fold {
       case 'RecordLost':
         this.lose(this.record.sequence)
         return
+      case 'RecordLossAccepted':
+        for (const loss of this.world.lost) loss.accepted = true
+        return
       default:
         this.step(this.here().tasks, event.containerId, taskMachine, event)
         if (event.type === 'TaskCreateRequested' || event.type === 'TaskCreateFailed' || event.type === 'TaskDeleted') {
@@ -364,7 +375,7 @@ class Fold {
 
   private lose(sequence: Sequence): void {
     const before = this.world.lost.at(-1)
-    if (before && BigInt(before.to) + 1n === sequence) before.to = String(sequence)
+    if (before && !before.accepted && BigInt(before.to) + 1n === sequence) before.to = String(sequence)
     else this.world.lost.push({ from: String(sequence), to: String(sequence) })
   }
 

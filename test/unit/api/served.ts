@@ -63,6 +63,7 @@ export async function served(t: Scope, { plugins = [], feed: feedOptions, others
       observe: call => void observed.push(call),
       traffic: new Traffic(),
       compact: async () => ({ first: journal.first(), droppedSegments: 0, droppedEvents: 0n, moved: 0, heldBy: '' }),
+      orphans: async () => ({ found: [], unasked: [] }),
       upgrade: async function* () {},
       version: '0.1.0',
       revision: 'abc',

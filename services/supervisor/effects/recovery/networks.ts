@@ -45,6 +45,12 @@ export class NetworkRecovery {
     return isDone
   }
 
+  /** Attachments that the journal does not know. */
+  async orphans(): Promise<Attachment[]> {
+    const { attachments } = await this.network.list({})
+    return attachments.filter(place => this.recorded(place).state === 'absent')
+  }
+
   /** Answers whether the plugin has released it. */
   private release({ namespace, id, network }: Attachment): Promise<boolean> {
     return this.recovering.during(namespace, id, async () => {

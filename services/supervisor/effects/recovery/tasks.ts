@@ -72,6 +72,18 @@ export class TaskRecovery {
     return settled.every(isSettled => isSettled)
   }
 
+  /** What the runtime has and the journal does not know, or does not know to have been made. */
+  async orphans(): Promise<Place[]> {
+    const found: Place[] = []
+    for await (const { tasks } of this.runtime.list({}, { deadlineMs: 60_000 }))
+      for (const listed of tasks) {
+        const { namespace, id } = listed
+        const { state } = this.store.world.namespace(namespace).task(id)
+        if (removes(actionFor(state, realityOf(listed)))) found.push({ namespace, id })
+      }
+    return found
+  }
+
   /** Tasks that the journal has and the runtime does not. */
   private withoutRuntime(names: readonly Place[]): Place[] {
     const known = new Set(names.map(keyOf))
@@ -115,8 +127,7 @@ export class TaskRecovery {
 
   /** While it is not known what the journal lost, nothing is taken for an orphan. */
   private harmless(action: Action): Action {
-    const isIncomplete = this.store.world.lost.length > 0
-    return isIncomplete && (action === 'destroy' || action === 'fail-create') ? 'wait' : action
+    return this.store.world.missing() > 0 && removes(action) ? 'wait' : action
   }
 
   private async act(
@@ -252,6 +263,8 @@ export class TaskRecovery {
 }
 
 const keyOf = ({ namespace, id }: Place): string => `${namespace}/${id}`
+
+const removes = (action: Action) => action === 'destroy' || action === 'fail-create'
 
 function realityOf(listed: ListedTask | undefined): Reality {
   if (!listed) return 'absent'
