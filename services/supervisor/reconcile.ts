@@ -6,6 +6,7 @@ import type { NetworkRecovery } from './effects/recovery/networks.js'
 import type { TaskRecovery } from './effects/recovery/tasks.js'
 import type { Snapshots } from './effects/snapshots.js'
 import type { Journal } from './journal/journal.js'
+import { missing } from './state/losses.js'
 import type { Store } from './state/store.js'
 
 export interface Reconciled {
@@ -134,7 +135,7 @@ class Part {
 
   private async compare(): Promise<boolean> {
     const { kind, id, store, log, compare } = this.options
-    const lost = store.world.missing()
+    const lost = missing(store.world.lost)
     if (kind !== 'runtime' && lost > 0) {
       log.warn(
         { kind, id, lost },

@@ -8,6 +8,7 @@ import { type Journal, JournalUnavailable } from '../journal/journal.js'
 import { unavailable } from '../journal/trouble.js'
 import type { Compaction } from '../retention.js'
 import { type Runner, unavailableStatus } from '../runner.js'
+import { missing } from '../state/losses.js'
 import type { Store } from '../state/store.js'
 import { causeOf } from './call.js'
 
@@ -37,12 +38,12 @@ export function journalService({ runner, store, journal, compact, orphans }: Jou
     accept: unary(async ({ write }, context) => {
       const health = journal.health()
       if (!health.writable) throw unavailableStatus(unavailable(health)) // of a damaged journal nobody knows yet what is lost
-      const lostEvents = BigInt(store.world.missing())
+      const lostEvents = BigInt(missing(store.world.lost))
       if (lostEvents === 0n) return { lostEvents, orphans: [], unasked: [] }
       const { found, unasked } = await orphans()
       // What is removed follows from the fact: `reconcile.ts` compares everything once more.
       if (write)
-        await runner.complete(causeOf(context, 'Journal/Accept'), lossStream, world => acceptLoss(world.missing()))
+        await runner.complete(causeOf(context, 'Journal/Accept'), lossStream, world => acceptLoss(missing(world.lost)))
       return { lostEvents, orphans: found, unasked }
     }),
   }

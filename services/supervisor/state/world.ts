@@ -20,6 +20,7 @@ import type { Labels, Timestamp } from '../domain/values.js'
 import type { JournalRecord, Sequence } from '../journal/journal.js'
 import { BackendKeys } from './backendKeys.js'
 import { decodeEvent } from './codec.js'
+import { acceptLosses, addLoss, type Loss } from './losses.js'
 import { IllegalHistory, placeHeavies, placeParts } from './places.js'
 import { Requests } from './requests.js'
 import { Summaries } from './summaries.js'
@@ -115,14 +116,6 @@ export class NamespaceState {
 const noExecs: ReadonlyMap<string, Exec> = new Map()
 const emptyNamespace = new NamespaceState()
 
-/** Sequences, decimal: from the first to the last of a row. */
-export interface Loss {
-  from: string
-  to: string
-  /** An operator said that what the journal does not know may be removed all the same. */
-  accepted?: true
-}
-
 export class World {
   readonly namespaces = new Map<string, NamespaceState>()
   /** By `kind/id`. */
@@ -145,12 +138,6 @@ export class World {
 
   plugin(kind: string, id: string): Plugin {
     return this.plugins.get(`${kind}/${id}`) ?? pluginMachine.absent
-  }
-
-  /** How many records are lost, and nobody has accepted it: until then what is not known here need not be an orphan. */
-  missing(): number {
-    const open = this.lost.filter(({ accepted }) => !accepted)
-    return open.reduce((total, { from, to }) => total + Number(BigInt(to) - BigInt(from)) + 1, 0)
   }
 
   version(stream: string): Sequence {
@@ -281,10 +268,10 @@ class Fold {
       case 'EventPublished':
         return
       case 'RecordLost':
-        this.lose(this.record.sequence)
+        addLoss(this.world.lost, this.record.sequence)
         return
       case 'RecordLossAccepted':
-        for (const loss of this.world.lost) loss.accepted = true
+        acceptLosses(this.world.lost)
         return
       default:
         this.step(this.here().tasks, event.containerId, taskMachine, event)
@@ -371,12 +358,6 @@ class Fold {
     if (!next) throw new IllegalHistory(this.record, `not possible while ${current.state}`)
     if (next.state === machine.absent.state) collection.delete(id)
     else collection.set(id, next)
-  }
-
-  private lose(sequence: Sequence): void {
-    const before = this.world.lost.at(-1)
-    if (before && !before.accepted && BigInt(before.to) + 1n === sequence) before.to = String(sequence)
-    else this.world.lost.push({ from: String(sequence), to: String(sequence) })
   }
 
   private touch<Stored extends Times>(collection: Map<string, Stored>, id: string, change: Partial<Stored>): void {

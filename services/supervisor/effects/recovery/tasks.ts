@@ -21,6 +21,7 @@ import type { Exit } from '../../domain/values.js'
 import type { Sequence } from '../../journal/journal.js'
 import type { Runner } from '../../runner.js'
 import { exitFromProto } from '../../state/convert.js'
+import { missing } from '../../state/losses.js'
 import type { Store } from '../../state/store.js'
 import type { World } from '../../state/world.js'
 import type { Networks } from '../networks.js'
@@ -127,7 +128,7 @@ export class TaskRecovery {
 
   /** While it is not known what the journal lost, nothing is taken for an orphan. */
   private harmless(action: Action): Action {
-    return this.store.world.missing() > 0 && removes(action) ? 'wait' : action
+    return missing(this.store.world.lost) > 0 && removes(action) ? 'wait' : action
   }
 
   private async act(
