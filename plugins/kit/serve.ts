@@ -1,11 +1,11 @@
 // Turns plain async functions into grpc-js handlers: arguments in, promise or async iterable out, errors mapped once.
 import type {
-  handleBidiStreamingCall,
   handleServerStreamingCall,
   handleUnaryCall,
   Metadata,
   MethodDefinition,
   ServerUnaryCall,
+  sendUnaryData,
 } from '@grpc/grpc-js'
 import { Code, StatusError, toStatusError } from './errors.js'
 
@@ -28,11 +28,26 @@ export type BidiHandler<Request, Response> = (
   context: CallContext,
 ) => AsyncIterable<Response>
 
+/** What of grpc-js's call object is used when there is one response: what a handler can be called with. */
+export type UnaryCall<Request> = Incoming & { readonly request: Request }
+export type Unary<Request, Response> = (call: UnaryCall<Request>, callback: sendUnaryData<Response>) => void
+/** What of it is used when both sides stream. */
+export type BidiCall<Request, Response> = Incoming &
+  Outgoing<Response> & { iterator(options: { destroyOnReturn: boolean }): AsyncIterable<Request> }
+export type Bidi<Request, Response> = (call: BidiCall<Request, Response>) => void
+
+/** A generated service, as `unary` makes its handlers: they ask no more of a call than what they use. */
+export type Served<Server> = {
+  [Method in keyof Server]: Server[Method] extends handleUnaryCall<infer Request, infer Response>
+    ? Unary<Request, Response>
+    : Server[Method]
+}
+
 /**
  * One request, one response. The types come from where it is put:
  * `const snapshots: SnapshotsServer = { stat: unary(async ({ key }, { namespace }) => …), … }`.
  */
-export function unary<Request, Response>(handler: UnaryHandler<Request, Response>): handleUnaryCall<Request, Response> {
+export function unary<Request, Response>(handler: UnaryHandler<Request, Response>): Unary<Request, Response> {
   return (call, callback) => {
     answer(handler, call.request, new Context(call)).then(
       response => callback(null, response),
@@ -60,9 +75,7 @@ export function serverStream<Request, Response>(
 }
 
 /** Streams both ways. The call ends with the responses; requests that were not read by then are dropped. */
-export function bidi<Request, Response>(
-  handler: BidiHandler<Request, Response>,
-): handleBidiStreamingCall<Request, Response> {
+export function bidi<Request, Response>(handler: BidiHandler<Request, Response>): Bidi<Request, Response> {
   return call => {
     void pump(call, () => handler(call.iterator({ destroyOnReturn: false }), new Context(call)))
   }

@@ -1,8 +1,9 @@
 // One life of the supervisor: its own journal, fold, runner, process managers, recovery, relay and API, from opening to
 // the crash that ends it. Only what is beneath the ports is simulated.
-import { type handleBidiStreamingCall, type handleUnaryCall, Metadata } from '@grpc/grpc-js'
+import { Metadata } from '@grpc/grpc-js'
 import type { Logger } from 'pino'
 import { StatusError, unavailable } from '../../plugins/kit/errors.js'
+import type { Unary, UnaryCall } from '../../plugins/kit/serve.js'
 import type { Emit } from '../../proto/gen/purser/plugins/v1/registry.js'
 import { BlobFiles } from '../../services/supervisor/api/blobFiles.js'
 import { containersService } from '../../services/supervisor/api/containers.js'
@@ -24,7 +25,7 @@ import type { SimulatedDisk } from './disk.js'
 import type { Host, Registry } from './host.js'
 import type { Chance } from './random.js'
 import type { Party, Time } from './time.js'
-import { uploadCall, uploadUpstream } from './upload.js'
+import { UploadUpstream, uploadCall } from './upload.js'
 
 export interface Surroundings {
   time: Time
@@ -122,7 +123,7 @@ export class Supervisor {
   /** A client's call, with the way there and back. */
   call<Request, Response>(
     client: Party,
-    handler: handleUnaryCall<Request, Response>,
+    handler: Unary<Request, Response>,
     request: Request,
     from: CallFrom,
   ): Promise<Response> {
@@ -229,7 +230,7 @@ function apiOf(deps: ApiDeps, host: Host) {
     leases: leasesService(deps),
     snapshots: snapshotsService({ ...deps, checkSnapshotter: () => {} }),
     content: contentService({ ...deps, content: host.content, files: new BlobFiles(nobodyReads) }),
-    write: contentWrite({ ...deps, openWrite: async () => uploadUpstream(host) }),
+    write: contentWrite({ ...deps, openWrite: async () => new UploadUpstream(host) }),
   }
 }
 
@@ -248,16 +249,6 @@ function asStatus(error: unknown): StatusError {
   throw new Error('a handler answered neither a response nor a status', { cause: error })
 }
 
-/** What of grpc-js's call object a handler uses; the rest belongs to a connection, and there is none. */
-function incoming<Request, Response>(request: Request, metadata: Metadata) {
-  const call = {
-    request,
-    metadata,
-    cancelled: false,
-    getPeer: () => 'pid=1,uid=0,gid=0',
-    once: () => {},
-  }
-  return call as unknown as Parameters<handleUnaryCall<Request, Response>>[0]
+function incoming<Request>(request: Request, metadata: Metadata): UnaryCall<Request> {
+  return { request, metadata, cancelled: false, getPeer: () => 'pid=1,uid=0,gid=0', once: () => {} }
 }
-
-export type Upload = Parameters<handleBidiStreamingCall<Buffer, Buffer>>[0]

@@ -1,12 +1,14 @@
 // An upload as Content.Write sees it: the client's half of the stream, and the content plugin's.
-import type { ClientDuplexStream, Metadata } from '@grpc/grpc-js'
+import { EventEmitter } from 'node:events'
+import type { Metadata } from '@grpc/grpc-js'
+import type { BidiCall } from '../../plugins/kit/serve.js'
 import {
   WriteAction,
   WriteContentRequest,
   WriteContentResponse,
 } from '../../proto/gen/containerd/services/content/v1/content.js'
+import type { Upstream } from '../../services/supervisor/api/contentWrite.js'
 import type { Host } from './host.js'
-import type { Upload } from './supervisor.js'
 
 interface Blob {
   digest: string
@@ -18,7 +20,7 @@ export function uploadCall(
   { digest, size }: Blob,
   metadata: Metadata,
   answer: { resolve(): void; reject(error: unknown): void },
-): Upload {
+): BidiCall<Buffer, Buffer> {
   const request = WriteContentRequest.create({
     action: WriteAction.COMMIT,
     ref: digest,
@@ -26,7 +28,7 @@ export function uploadCall(
     expected: digest,
     offset: 0n,
   })
-  const call = {
+  return {
     metadata,
     cancelled: false,
     getPeer: () => 'pid=1,uid=0,gid=0',
@@ -34,48 +36,54 @@ export function uploadCall(
     off: () => {},
     write: () => true,
     end: answer.resolve,
-    emit: (_event: 'error', error: unknown) => answer.reject(error),
+    emit(_event, error) {
+      answer.reject(error)
+      return true
+    },
     async *iterator() {
       yield Buffer.from(WriteContentRequest.encode(request).finish())
     },
   }
-  return call as unknown as Upload // the members that a handler uses; the rest belongs to a connection
 }
 
 /** The plugin's half: it commits what it is told to, and answers. */
-export function uploadUpstream(host: Host): ClientDuplexStream<Buffer, Buffer> {
-  const commits: Buffer[] = []
-  let wake = () => {}
-  let ended = false
-  const upstream = {
-    write(bytes: Buffer) {
-      commits.push(bytes)
-      wake()
-      return true
-    },
-    end() {
-      ended = true
-      wake()
-    },
-    cancel() {
-      ended = true
-      wake()
-    },
-    async *[Symbol.asyncIterator]() {
-      for (;;) {
-        const bytes = commits.shift()
-        if (bytes) {
-          const { action, expected, total } = WriteContentRequest.decode(bytes)
-          await host.commitBlob(expected, total)
-          const answer = WriteContentResponse.create({ action, offset: total, total, digest: expected })
-          yield Buffer.from(WriteContentResponse.encode(answer).finish())
-        } else if (ended) return
-        else
-          await new Promise<void>(resolve => {
-            wake = resolve
-          })
-      }
-    },
+export class UploadUpstream extends EventEmitter implements Upstream {
+  private readonly commits: Buffer[] = []
+  private ended = false
+  private wake = () => {}
+
+  constructor(private readonly host: Host) {
+    super()
   }
-  return upstream as unknown as ClientDuplexStream<Buffer, Buffer>
+
+  write(bytes: Buffer): boolean {
+    this.commits.push(bytes)
+    this.wake()
+    return true
+  }
+
+  end(): void {
+    this.ended = true
+    this.wake()
+  }
+
+  cancel(): void {
+    this.end()
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Buffer> {
+    for (;;) {
+      const bytes = this.commits.shift()
+      if (bytes) {
+        const { action, expected, total } = WriteContentRequest.decode(bytes)
+        await this.host.commitBlob(expected, total)
+        const answer = WriteContentResponse.create({ action, offset: total, total, digest: expected })
+        yield Buffer.from(WriteContentResponse.encode(answer).finish())
+      } else if (this.ended) return
+      else
+        await new Promise<void>(resolve => {
+          this.wake = resolve
+        })
+    }
+  }
 }

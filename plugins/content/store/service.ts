@@ -41,7 +41,9 @@ export function contentService(blobs: Blobs, ingests: Ingests): ContentImplement
       const statuses = await ingests.list(namespaceOf(context))
       return { statuses: statuses.filter(({ ref }) => matches({ ref })).map(encodeStatus) }
     }),
-    write: bidi((requests, context) => write(blobs, ingests, requests, context)),
+    write: bidi<WriteContentRequest, WriteContentResponse>((requests, context) =>
+      write(blobs, ingests, requests, context),
+    ),
     abort: unary(async ({ ref }, context) => {
       await ingests.abort(namespaceOf(context), ref)
       return {}

@@ -1,6 +1,6 @@
 // containerd.services.containers.v1.Containers: the records from which tasks are made.
 import { Code, notFound, StatusError } from '../../../plugins/kit/errors.js'
-import { serverStream, unary } from '../../../plugins/kit/serve.js'
+import { type Served, serverStream, unary } from '../../../plugins/kit/serve.js'
 import { Container, type ContainersServer } from '../../../proto/gen/containerd/services/containers/v1/containers.js'
 import { createContainer, deleteContainer, updateContainer } from '../domain/container/decide.js'
 import { isRefusal, refuse } from '../domain/decision.js'
@@ -35,7 +35,7 @@ export interface ContainersDeps {
 /** Specs that a list reads at once: one alone is slow, all of them are too much memory. */
 const readsAtOnce = 16
 
-export function containersService({ runner, store, heavy }: ContainersDeps): ContainersServer {
+export function containersService({ runner, store, heavy }: ContainersDeps): Served<ContainersServer> {
   const stored = (namespace: string, id: string): StoredContainer => {
     const container = store.world.namespace(namespace).containers.get(id)
     if (!container) throw notFound(`container ${JSON.stringify(id)} in namespace ${JSON.stringify(namespace)}`)

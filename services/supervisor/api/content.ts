@@ -1,6 +1,6 @@
 // containerd.services.content.v1.Content: labels and namespaces from the fold, bytes through the content plugin.
 import { notFound } from '../../../plugins/kit/errors.js'
-import { serverStream, unary } from '../../../plugins/kit/serve.js'
+import { type Served, serverStream, unary } from '../../../plugins/kit/serve.js'
 import type {
   ContentServer,
   Info,
@@ -32,7 +32,7 @@ export interface ContentDeps {
 const listChunk = 100
 
 type Name = 'info' | 'update' | 'list' | 'delete' | 'read' | 'status' | 'listStatuses' | 'abort'
-type AllButWrite = Pick<ContentServer, Name>
+type AllButWrite = Served<Pick<ContentServer, Name>>
 
 /** All but Write, which passes bytes on undecoded: see contentWrite.ts. */
 export function contentService({ runner, store, content, files }: ContentDeps): AllButWrite {

@@ -1,8 +1,7 @@
 // Content.Write: a client's bytes go to the content plugin undecoded; only what starts and ends a write is understood.
 
-import { once } from 'node:events'
+import { type EventEmitter, once } from 'node:events'
 import { BinaryReader } from '@bufbuild/protobuf/wire'
-import type { ClientDuplexStream } from '@grpc/grpc-js'
 import { alreadyExists, Code, outOfRange, StatusError, toStatusError } from '../../../plugins/kit/errors.js'
 import { failpoint } from '../../../plugins/kit/failpoint.js'
 import { bidi, type CallContext } from '../../../plugins/kit/serve.js'
@@ -23,11 +22,14 @@ interface Deps {
   store: Store
   blobs: Blobs
   /** Opens a write at the content plugin, messages as bytes. */
-  openWrite(options: {
-    namespace: string
-    signal: AbortSignal
-    deadlineMs: number
-  }): Promise<ClientDuplexStream<Buffer, Buffer>>
+  openWrite(options: { namespace: string; signal: AbortSignal; deadlineMs: number }): Promise<Upstream>
+}
+
+/** What of grpc-js's stream to the plugin is used. */
+export interface Upstream extends EventEmitter, AsyncIterable<Buffer> {
+  write(message: Buffer): boolean
+  end(): unknown
+  cancel(): void
 }
 
 /** What is told of a write request; its data stays where it is. */
@@ -148,7 +150,7 @@ async function* adopt(
 
 async function forward(
   messages: AsyncIterable<Buffer>,
-  upstream: ClientDuplexStream<Buffer, Buffer>,
+  upstream: Upstream,
   seen: (head: WriteHead) => void,
 ): Promise<void> {
   for await (const bytes of messages) {

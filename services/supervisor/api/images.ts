@@ -1,6 +1,6 @@
 // containerd.services.images.v1.Images: names for what lies in the content store.
 import { Code, notFound, StatusError } from '../../../plugins/kit/errors.js'
-import { unary } from '../../../plugins/kit/serve.js'
+import { type Served, unary } from '../../../plugins/kit/serve.js'
 import type { Image, ImagesServer } from '../../../proto/gen/containerd/services/images/v1/images.js'
 import { Descriptor as ProtoDescriptor } from '../../../proto/gen/containerd/types/descriptor.js'
 import type { Timestamp as ProtoTimestamp } from '../../../proto/gen/google/protobuf/timestamp.js'
@@ -31,7 +31,7 @@ export interface ImagesDeps {
   store: Store
 }
 
-export function imagesService({ runner, store }: ImagesDeps): ImagesServer {
+export function imagesService({ runner, store }: ImagesDeps): Served<ImagesServer> {
   const stored = (namespace: string, name: string): StoredImage => {
     const image = store.world.namespace(namespace).images.get(name)
     if (!image) throw notFound(`image ${JSON.stringify(name)}`)

@@ -1,7 +1,7 @@
 // containerd.services.leases.v1.Leases: what keeps resources from garbage collection while a client works.
 import { randomBytes } from 'node:crypto'
 import { invalidArgument, notFound, unimplemented } from '../../../plugins/kit/errors.js'
-import { unary } from '../../../plugins/kit/serve.js'
+import { type Served, unary } from '../../../plugins/kit/serve.js'
 import type { Lease, LeasesServer, Resource } from '../../../proto/gen/containerd/services/leases/v1/leases.js'
 import { labelField, present } from '../domain/filter.js'
 import { addLeaseResource, createLease, deleteLease, removeLeaseResource } from '../domain/lease/decide.js'
@@ -20,7 +20,7 @@ export interface LeasesDeps {
   store: Store
 }
 
-export function leasesService({ runner, store }: LeasesDeps): LeasesServer {
+export function leasesService({ runner, store }: LeasesDeps): Served<LeasesServer> {
   const stored = (namespace: string, id: string): StoredLease => {
     const lease = store.world.namespace(namespace).leases.get(id)
     if (!lease) throw notFound(`lease ${JSON.stringify(id)}`)

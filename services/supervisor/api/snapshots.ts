@@ -1,5 +1,5 @@
 // containerd.services.snapshots.v1.Snapshots: names, labels and mounts from the fold, files from the plugin.
-import { type CallContext, serverStream, unary } from '../../../plugins/kit/serve.js'
+import { type CallContext, type Served, serverStream, unary } from '../../../plugins/kit/serve.js'
 import {
   type Info,
   Kind,
@@ -28,7 +28,7 @@ interface Deps {
 /** Infos in one message of a list, as containerd sends them. */
 const listChunk = 100
 
-export function snapshotsService({ runner, store, snapshots, checkSnapshotter }: Deps): SnapshotsServer {
+export function snapshotsService({ runner, store, snapshots, checkSnapshotter }: Deps): Served<SnapshotsServer> {
   const placeOf = (context: CallContext, method: string, request: { snapshotter: string; key: string }) => {
     const call = namespacedCall(context, `Snapshots/${method}`)
     checkSnapshotter(request.snapshotter)

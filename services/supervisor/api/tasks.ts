@@ -1,6 +1,6 @@
 // containerd.services.tasks.v1.Tasks: lifecycles by command, states from the fold, the rest from the runtime.
 import { notFound, unimplemented } from '../../../plugins/kit/errors.js'
-import { type CallContext, unary } from '../../../plugins/kit/serve.js'
+import { type CallContext, type Served, unary } from '../../../plugins/kit/serve.js'
 import type { TasksServer } from '../../../proto/gen/containerd/services/tasks/v1/tasks.js'
 import type { Metric } from '../../../proto/gen/containerd/types/metrics.js'
 import type { Process } from '../../../proto/gen/containerd/v1/types/task.js'
@@ -34,7 +34,7 @@ interface Deps {
 const metricsConcurrency = 16
 const metricsDeadlineMs = 5_000
 
-export function tasksService({ runner, store, runtime, clock }: Deps): TasksServer {
+export function tasksService({ runner, store, runtime, clock }: Deps): Served<TasksServer> {
   const here = (call: ApiCall) => store.world.namespace(call.namespace)
 
   const step = (call: ApiCall, event: TaskEvent) =>
