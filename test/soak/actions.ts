@@ -55,7 +55,7 @@ async function runToItsEnd(ground: Ground, chance: Chance): Promise<void> {
     '-c',
     `echo said; exit ${status}`,
   )
-  if (code === 0 && (status !== 0 || stdout !== 'said\n'))
+  if (code === 0 && (status !== 0 || !isWhole(ground, stdout)))
     ground.problem(`ctr run of ${id} should end with ${status} and "said": it said ${JSON.stringify(stdout)}`, id)
   await remove(ground, id)
 }
@@ -85,7 +85,16 @@ async function live(ground: Ground, chance: Chance): Promise<void> {
 async function exec(ground: Ground, id: string): Promise<void> {
   const name = ground.host.id('x')
   const { code, stdout } = await ctr(ground, id, 'tasks', 'exec', '--exec-id', name, id, 'echo', 'said')
-  if (code === 0 && stdout !== 'said\n') ground.problem(`an exec in ${id} said ${JSON.stringify(stdout)}`, id)
+  if (code === 0 && !isWhole(ground, stdout)) ground.problem(`an exec in ${id} said ${JSON.stringify(stdout)}`, id)
+}
+
+/**
+ * ctr itself loses all of a short output when it learns of the end before it has noticed that its FIFO is open: on a busy
+ * machine with containerd, in one of thirty execs. That is counted.
+ */
+function isWhole(ground: Ground, stdout: string): boolean {
+  if (stdout === '') ground.count('lost by ctr', 1)
+  return stdout === '' || stdout === 'said\n'
 }
 
 async function pauseAndResume(ground: Ground, id: string): Promise<void> {
