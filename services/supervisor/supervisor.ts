@@ -1,4 +1,5 @@
 // Puts the rooms together: opened from the journal outwards, closed in the opposite order. Nothing else is decided here.
+import { closeSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -93,15 +94,16 @@ export async function openSupervisor(settings: Settings, parts: SupervisorParts)
       },
       descriptors: async () => ({ api: await api.descriptor(), metrics: await metrics.descriptor() }),
       async giveWay(patienceMs) {
+        await api.calm(patienceMs)
         const back = await api.descriptor()
+        log.info('giving way: clients wait for the next version')
         try {
-          await api.calm(patienceMs)
-          log.info('giving way: clients wait for the next version')
           await api.giveWay()
         } catch (error) {
           await api.comeBack(back)
           throw error
         }
+        closeSync(back)
         await close()
         return api
       },

@@ -1,5 +1,5 @@
 // A new version takes over from the one that runs: clients, containers and events notice nothing of it.
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import t from 'tap'
@@ -201,9 +201,21 @@ t.test('a version that does not take over leaves the one that runs', { skip: pur
     t.equal((await host.call(Tasks.get, { containerId: id, execId: '' })).process?.pid, pid)
     await until('one of each', () => census(host).purserd === 1 && census(host)['nats-server'] === 1, { timeoutMs })
     t.same(census(host), one)
+    const sockets = readdirSync(`/proc/${before}/fd`).map(fd => readlinkSync(`/proc/${before}/fd/${fd}`))
+    const twice = sockets.filter((name, index) => name.startsWith('socket:') && sockets.indexOf(name) !== index)
+    t.same(twice, [], 'what was held out to them is put away')
+    const events = await host.events()
     await upgrade(host)
     await host.ok('tasks', 'kill', '--signal', 'SIGKILL', id)
     t.match(await wait, { exitStatus: 137 })
+
+    process.kill(before, 'SIGSTOP') // it passes events on
+    await host.kill()
+    await host.start()
+    t.pass('one that gave way and lives on does not hold the addresses')
+    process.kill(before, 'SIGCONT')
+    await until('it to end', () => alive(before) === undefined, { timeoutMs })
+    events.close()
   })
 })
 

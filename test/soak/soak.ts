@@ -73,19 +73,24 @@ async function soak(ground: Ground, chance: Chance, minutes: number): Promise<Sa
   const passed = () => (performance.now() - begun) / 60_000
   const samples: Sample[] = []
   const subscribers = new Subscribers(ground, chance.fork())
-  while (passed() < minutes) {
-    const stop = new AbortController()
-    const busy = [
-      ...Array.from({ length: workers }, () => act(ground, chance.fork(), stop.signal)),
-      sabotage(ground, chance.fork(), stop.signal),
-    ]
-    await Promise.race([pause(stormMs), Promise.all(busy)])
-    stop.abort()
-    await Promise.all(busy)
-    samples.push(await calm(ground, subscribers, Number(passed().toFixed(1))))
-    sweepFifos(ground)
+  try {
+    while (passed() < minutes) {
+      const stop = new AbortController()
+      const busy = [
+        ...Array.from({ length: workers }, () => act(ground, chance.fork(), stop.signal)),
+        sabotage(ground, chance.fork(), stop.signal),
+      ]
+      await Promise.race([pause(stormMs), Promise.all(busy)])
+      stop.abort()
+      await Promise.all(busy)
+      samples.push(await calm(ground, subscribers, Number(passed().toFixed(1))))
+      sweepFifos(ground)
+    }
+  } catch (error) {
+    ground.problem(`it could not go on: ${error}`, '')
+  } finally {
+    await subscribers.stop()
   }
-  await subscribers.stop()
   return samples
 }
 

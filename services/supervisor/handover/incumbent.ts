@@ -1,13 +1,14 @@
 // The side that gives way: starts a successor, hands over, and goes on as before when that fails. The order is the
 // promise; each step says who serves when either process dies there.
 import { EventEmitter, once } from 'node:events'
+import { closeSync } from 'node:fs'
 import { isAbsolute, join } from 'node:path'
 import type { Logger } from 'pino'
 import { Code, invalidArgument, StatusError } from '../../../plugins/kit/errors.js'
 import { failpoint } from '../../../plugins/kit/failpoint.js'
 import type { UpgradeRequest, UpgradeStep } from '../api/upgrade.js'
 import type { Settings } from '../config.js'
-import type { GivenWay, Succession, Supervisor } from '../supervisor.js'
+import type { Descriptors, GivenWay, Succession, Supervisor } from '../supervisor.js'
 import { placesOf } from './messages.js'
 import { notTakenOver, SuccessorProcess } from './program.js'
 
@@ -102,6 +103,7 @@ export class Incumbent {
     const descriptors = await supervisor.descriptors()
     const successor = SuccessorProcess.start(request.program, placesOf(settings), descriptors)
     const { pid } = successor
+    let isOurs = true
     try {
       // We serve. The successor dies with us.
       const { version } = await successor.hear('prepared', stepMs)
@@ -116,6 +118,7 @@ export class Incumbent {
         await this.letTakeOver(successor, givenWay)
       } catch (error) {
         await successor.end()
+        isOurs = false
         await this.comeBack(givenWay, descriptors).catch(this.tellFailed)
         throw error
       }
@@ -128,6 +131,9 @@ export class Incumbent {
     } catch (error) {
       await successor.end()
       throw error
+    } finally {
+      // For as long as we hold them, nobody else can listen there, though the successor may die.
+      if (isOurs) closeDescriptors(descriptors)
     }
   }
 
@@ -144,10 +150,15 @@ export class Incumbent {
   }
 
   /** As a successor of ourselves: clients and calls wait as they would for another. */
-  private async comeBack(givenWay: GivenWay, descriptors: Succession['descriptors']): Promise<void> {
+  private async comeBack(givenWay: GivenWay, descriptors: Descriptors): Promise<void> {
     const path = join(this.options.settings.state, `handover.${process.pid}.${++this.returns}.sock`)
     const supervisor = await this.open({ descriptors, path, served: () => givenWay.passTo(path) })
     this.options.log.warn('the upgrade failed: this version serves again')
     void supervisor.ready(stepMs)
   }
+}
+
+function closeDescriptors({ api, metrics }: Descriptors): void {
+  closeSync(api)
+  if (metrics !== undefined) closeSync(metrics)
 }
