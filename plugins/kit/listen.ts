@@ -1,9 +1,10 @@
 // A gRPC server's own unix socket: private, replaced when stale, closed gracefully.
 
 import { once } from 'node:events'
+import { type FSWatcher, watch } from 'node:fs'
 import { chmod, mkdir, rename, rm, stat } from 'node:fs/promises'
 import { type Server as Acceptor, connect, createServer, type Socket } from 'node:net'
-import { dirname } from 'node:path'
+import { basename, dirname } from 'node:path'
 import { type Server, ServerCredentials } from '@grpc/grpc-js'
 import { failpoint } from './failpoint.js'
 import type { PeerCredentials } from './linux.js'
@@ -129,6 +130,21 @@ export function isServed(path: string): Promise<boolean> {
     probe.once('error', () => done(false))
     probe.setTimeout(1000, () => done(true)) // a full backlog: somebody holds it
   })
+}
+
+/** `made` resolves when something is put at the path, now or while it is watched; a directory that is not there tells nothing. */
+export function watchFor(path: string): { made: Promise<void>; close(): void } {
+  let watcher: FSWatcher | undefined
+  const made = new Promise<void>(resolve => {
+    try {
+      watcher = watch(dirname(path), { persistent: false }, (_event, name) => {
+        if (name === basename(path)) resolve()
+      }).on('error', () => {})
+    } catch {
+      // whoever waits has another reason to try again
+    }
+  })
+  return { made, close: () => watcher?.close() }
 }
 
 /** `unix:///run/x.sock` → `/run/x.sock`; a plain path is taken as it is, as in containerd's configuration. */

@@ -3,6 +3,8 @@ import { readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type Logger, pino } from 'pino'
+import { introduce, withdraw } from './introduction.js'
+import { Lingering } from './lingering.js'
 import { isServed } from './listen.js'
 import type { PluginDefinition } from './plugin.js'
 import { type RunningPlugin, runPlugin } from './run.js'
@@ -11,8 +13,12 @@ const usage = `--registry unix:///run/purser/plugins/registry.sock   where to re
 --endpoint-dir DIR     where to serve, one socket for each plugin (required)
 --only KIND/ID         run just this one of the plugins here; may be repeated
 --token-file FILE      proves the right to register, where the registry asks for it
---log-level LEVEL      trace, debug, info (default), warn, error
---with-parent          begin when a line comes on standard input, end when that is closed`
+--log-level LEVEL      trace, debug, info (default), warn, error, silent
+--node NAME            told in each line of the log
+--with-parent          begin when a line comes on standard input, end when that is closed
+--linger SECONDS       end only that long after it was closed, unless a supervisor takes our registration by then
+--build TEXT           names this version of the program; means nothing here
+--identity FILE        where to say who we are, with our command line, for a supervisor that finds us lingering`
 
 /**
  * Runs the plugins until SIGTERM, or until the last of them has left. Exit codes: 0 after SIGTERM, 1 nothing runs,
@@ -23,7 +29,7 @@ export async function pluginMain(
   args = process.argv.slice(2),
 ): Promise<void> {
   const flags = parseFlags(args)
-  const log = logger(flags['log-level'])
+  const log = logger(flags['log-level'], flags.node)
   const stopping = new AbortController()
   process.once('SIGTERM', () => stopping.abort())
   process.once('SIGINT', () => stopping.abort())
@@ -31,7 +37,9 @@ export async function pluginMain(
     log.fatal({ err: error }, 'a fault in the plugin process: it ends and has to be started again')
     process.exit(1)
   })
-  if (flags['with-parent']) await parentBegins(stopping.signal)
+  const lingering = new Lingering(Number(flags.linger) * 1000, log)
+  if (flags['with-parent']) await parentBegins(stopping.signal, () => lingering.parentGone())
+  if (flags.identity) introduce(flags.identity)
   const chosen = choose(definitions, flags.only)
   const token = flags['token-file'] ? (await readFile(flags['token-file'], 'utf8')).trim() : undefined
   const ends = await Promise.all(
@@ -44,6 +52,8 @@ export async function pluginMain(
           endpoint: `unix://${await freeSocket(flags['endpoint-dir'], `${kind}.${id}`)}`,
           log: own,
           signal: stopping.signal,
+          onRegistered: is => lingering.registered(is),
+          onStuck: () => lingering.stuck(),
           ...(token && { token }),
         })
         await running.done
@@ -56,18 +66,23 @@ export async function pluginMain(
       }
     }),
   )
+  if (flags.identity) withdraw(flags.identity)
   if (stopping.signal.aborted) process.exit(0)
   process.exit(ends.some(well => well) ? exitReplaced : 1)
 }
 
-/** Resolves when the parent lets us begin. Once it is gone, so is whoever would read our answers: nothing to wait for. */
-function parentBegins(stopping: AbortSignal): Promise<void> {
+/** Resolves when the parent lets us begin. One that is gone before cannot be missed by anybody. */
+function parentBegins(stopping: AbortSignal, gone: () => void): Promise<void> {
   return new Promise(resolve => {
+    let hasBegun = false
     stopping.addEventListener('abort', () => resolve())
     process.stdin
-      .once('end', () => process.exit(0))
+      .once('end', () => (hasBegun ? gone() : process.exit(0)))
       .once('error', () => {})
-      .on('data', () => resolve())
+      .on('data', () => {
+        hasBegun = true
+        resolve()
+      })
   })
 }
 
@@ -97,11 +112,11 @@ function choose(definitions: readonly PluginDefinition[], only: string[]): reado
   return only.map(name => names.get(name) ?? misused(`no plugin "${name}" here, only: ${[...names.keys()].join(', ')}`))
 }
 
-function logger(level: string): Logger {
+function logger(level: string, node: string | undefined): Logger {
   const destination = pino.destination({ fd: 2, sync: true })
   destination.on('error', () => {}) // whoever read our log is gone; that is told by standard input
   try {
-    return pino({ level, base: { pid: process.pid } }, destination)
+    return pino({ level, base: { ...(node && { node }), pid: process.pid } }, destination)
   } catch {
     return misused(`unknown log level "${level}"`)
   }
@@ -117,11 +132,16 @@ function parseFlags(args: string[]) {
         only: { type: 'string', multiple: true, default: [] },
         'token-file': { type: 'string' },
         'log-level': { type: 'string', default: 'info' },
+        node: { type: 'string' },
+        build: { type: 'string' },
         'with-parent': { type: 'boolean', default: false },
+        linger: { type: 'string', default: '0' },
+        identity: { type: 'string' },
       },
     })
     const { registry, 'endpoint-dir': endpointDir } = values
     if (!registry || !endpointDir) return misused('--registry and --endpoint-dir are needed')
+    if (!/^\d{1,6}$/.test(values.linger ?? '')) return misused('--linger takes whole seconds')
     return {
       ...values,
       registry,

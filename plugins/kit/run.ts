@@ -12,9 +12,11 @@ import {
 import { EmissionQueue } from './emissions.js'
 import { toStatusError } from './errors.js'
 import { failpoint } from './failpoint.js'
+import { socketPath, watchFor } from './listen.js'
 import type { PluginDefinition } from './plugin.js'
 import { messageLimits } from './serve.js'
 import { OpenFailed, Serving } from './serving.js'
+import { callsUnderWay } from './underWay.js'
 
 export interface RunOptions {
   /** The registry's socket: unix:///path. */
@@ -26,6 +28,10 @@ export interface RunOptions {
   token?: string
   /** Aborting it is the same as stop(). */
   signal?: AbortSignal
+  /** Called when the plugin has registered, and when that registration has ended. */
+  onRegistered?(isRegistered: boolean): void
+  /** Calls of a supervisor that is gone do not end: nobody knows what they still do. */
+  onStuck?(): void
   /** How long calls under way, and the supervisor's answer to Goodbye, may take when the plugin leaves. */
   graceMs?: number
 }
@@ -50,11 +56,12 @@ type Said = NonNullable<RegisterRequest['message']>
 type Stream = ClientDuplexStream<RegisterRequest, RegisterResponse>
 
 const protocol = { protocolMin: 1, protocolMax: 1 }
-const firstRetryMs = 100
+const firstRetryMs = 500
 const lastRetryMs = 2000
 /** Long, because a newer plugin may have to wait until an older one has left its store. */
 const welcomeTimeoutMs = 60_000
 const emissionsFlushMs = 5000
+const abandonedPatienceMs = 500
 
 class PluginLife implements RunningPlugin {
   readonly ready: Promise<void>
@@ -108,15 +115,29 @@ class PluginLife implements RunningPlugin {
     let retryMs = firstRetryMs
     try {
       while (!this.#left) {
-        const wasReady = await this.#register()
-        if (this.#left) break
-        retryMs = wasReady ? firstRetryMs : Math.min(retryMs * 2, lastRetryMs)
-        await sleep(retryMs * (0.8 + 0.4 * Math.random()), undefined, { signal: this.#leaving.signal }).catch(() => {})
+        // A registry that opens meanwhile need not wait until we try again.
+        const registry = watchFor(socketPath(this.#options.registry))
+        try {
+          const wasReady = await this.#register()
+          if (this.#left) break
+          retryMs = wasReady ? firstRetryMs : Math.min(retryMs * 2, lastRetryMs)
+          await this.#pause(retryMs * (0.8 + 0.4 * Math.random()), registry.made)
+        } finally {
+          registry.close()
+        }
       }
     } finally {
       await this.#serving?.close(this.#graceMs)
       this.#emissions.close('it left')
     }
+  }
+
+  /** Until it is time for another try. */
+  async #pause(ms: number, sooner: Promise<void>): Promise<void> {
+    const over = new AbortController()
+    const signal = AbortSignal.any([this.#leaving.signal, over.signal])
+    await Promise.race([sleep(ms, undefined, { signal }).catch(() => {}), sooner])
+    over.abort()
   }
 
   /** One Register stream from Hello to its end. True when Ready was said on it. */
@@ -162,6 +183,7 @@ class PluginLife implements RunningPlugin {
     }
     const wasReady = this.#registered === stream
     this.#registered = undefined
+    if (wasReady) this.#options.onRegistered?.(false)
     return wasReady
   }
 
@@ -172,6 +194,7 @@ class PluginLife implements RunningPlugin {
       await this.#serving.close(this.#graceMs)
       this.#serving = undefined
     }
+    if (this.#serving) await this.#finishAbandoned()
     this.#serving ??= await Serving.open(this.#definition, config, {
       endpoint: this.#options.endpoint,
       log: this.#log,
@@ -181,10 +204,22 @@ class PluginLife implements RunningPlugin {
     failpoint('plugin.opened')
     say(stream, { $case: 'ready', value: { exports: this.#serving.exports } })
     this.#registered = stream
+    this.#options.onRegistered?.(true)
     this.#emissions.connect(emit => say(stream, { $case: 'emit', value: emit }))
     this.#log.info({ lease: welcome.lease, epoch: welcome.epoch.toString() }, 'open for calls')
     this.#becameReady()
     if (this.#left) void this.#sayGoodbye('stopped')
+  }
+
+  /**
+   * Calls that a supervisor made which is gone now: its successor compares what it knows with what it finds here, so
+   * they have to be over before it looks.
+   */
+  async #finishAbandoned(): Promise<void> {
+    while (!(await callsUnderWay.abandonedOver(abandonedPatienceMs))) {
+      this.#log.warn('calls of a supervisor that is gone are still under way: they have to end first')
+      this.#options.onStuck?.()
+    }
   }
 
   /**

@@ -8,6 +8,7 @@ import type {
   sendUnaryData,
 } from '@grpc/grpc-js'
 import { Code, StatusError, toStatusError } from './errors.js'
+import { callsUnderWay } from './underWay.js'
 
 /** What a handler may know about the call beside its request. */
 export interface CallContext {
@@ -49,10 +50,13 @@ export type Served<Server> = {
  */
 export function unary<Request, Response>(handler: UnaryHandler<Request, Response>): Unary<Request, Response> {
   return (call, callback) => {
-    answer(handler, call.request, new Context(call)).then(
-      response => callback(null, response),
-      error => callback(toStatusError(error)),
-    )
+    const over = callsUnderWay.begin(call)
+    answer(handler, call.request, new Context(call))
+      .then(
+        response => callback(null, response),
+        error => callback(toStatusError(error)),
+      )
+      .finally(over)
   }
 }
 
@@ -133,6 +137,7 @@ async function pump<Response>(
   open: () => AsyncIterable<Response>,
   patience?: Patience,
 ): Promise<void> {
+  const over = callsUnderWay.begin(call)
   let written = 0
   let out = 0
   let advance = () => {}
@@ -158,6 +163,8 @@ async function pump<Response>(
     call.end()
   } catch (error) {
     call.emit('error', toStatusError(error)) // grpc-js sends its code and details, then ends the call
+  } finally {
+    over()
   }
 }
 

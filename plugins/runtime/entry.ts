@@ -1,9 +1,9 @@
 // One line of a bundle's history, to text and back.
 import type { Timestamp } from '../../proto/gen/google/protobuf/timestamp.js'
+import type { ProcessIdentity } from '../kit/identity.js'
 import type { Json } from '../kit/plugin.js'
 import type { HistoryEntry } from './history.js'
 import { asObject, asString, type JsonObject } from './json.js'
-import type { ProcessIdentity } from './process.js'
 import type { Stdio } from './stdio.js'
 
 export function printEntry(entry: HistoryEntry): string {

@@ -5,8 +5,8 @@ import { appendFileSync, readFileSync, renameSync, writeFileSync } from 'node:fs
 import { join } from 'node:path'
 import type { Timestamp } from '../../proto/gen/google/protobuf/timestamp.js'
 import { failpoint } from '../kit/failpoint.js'
+import type { ProcessIdentity } from '../kit/identity.js'
 import { parseEntry, printEntry } from './entry.js'
-import type { ProcessIdentity } from './process.js'
 import type { Stdio } from './stdio.js'
 
 export type HistoryEntry =

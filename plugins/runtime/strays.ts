@@ -2,15 +2,8 @@
 // Containers are not meant here; the shim's `delete` ends those.
 import { randomUUID } from 'node:crypto'
 import { rmSync } from 'node:fs'
-import {
-  findProcesses,
-  type ProcessIdentity,
-  signalProcess,
-  socketsOf,
-  variableOf,
-  waitGone,
-  withDescendants,
-} from './process.js'
+import { type ProcessIdentity, signalProcess, waitGone } from '../kit/identity.js'
+import { findProcesses, socketsOf, variableOf, withDescendants } from './process.js'
 
 /** In the environment of one shim and of what it runs on the host, but not of its containers' processes. */
 const variable = 'PURSER_SHIM'

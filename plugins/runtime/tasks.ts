@@ -12,12 +12,12 @@ import type {
 } from '../../proto/gen/purser/runtime/v1/runtime.js'
 import { Liveness } from '../../proto/gen/purser/runtime/v1/runtime.js'
 import { alreadyExists, Code, failedPrecondition, notFound, StatusError } from '../kit/errors.js'
+import { isAlive } from '../kit/identity.js'
 import { checkSegment, type TaskName } from './bundle.js'
 import type { RuntimeContext } from './context.js'
 import { createTask, discardTask, planTask, type TaskPlan } from './create.js'
 import { within } from './deadline.js'
 import { History } from './history.js'
-import { isAlive } from './process.js'
 import { endMarked } from './strays.js'
 import { Task } from './task.js'
 

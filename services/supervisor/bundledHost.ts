@@ -1,11 +1,20 @@
 // The bundled plugins' process, as the settings want it. A file of its own, for `main.ts` starts it before all else.
+import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import type { Settings } from './config.js'
 import { type PluginHost, startPluginHost } from './plugins/host.js'
 
-/** `script` is the host's program. Undefined where the plugins are expected to come by themselves. */
-export function startBundledHost(settings: Settings, script: string, log: Logger): PluginHost | undefined {
+/**
+ * `script` is the host's program. Undefined where the plugins are expected to come by themselves. `follows` a supervisor
+ * that still serves, whose host is none of our business then.
+ */
+export function startBundledHost(
+  settings: Settings,
+  script: string,
+  follows: boolean,
+  log: Logger,
+): PluginHost | undefined {
   if (!settings.pluginHost) return undefined
   return startPluginHost({
     script,
@@ -15,8 +24,19 @@ export function startBundledHost(settings: Settings, script: string, log: Logger
       '--endpoint-dir',
       pluginSockets(settings),
       '--log-level',
-      settings.logLevel === 'silent' ? 'error' : settings.logLevel,
+      settings.logLevel,
+      '--node',
+      settings.node,
+      '--build',
+      String(statSync(script).mtimeMs),
     ],
+    ...(settings.pluginHostLinger > 0 && {
+      survival: {
+        identityFile: join(pluginSockets(settings), 'host.json'),
+        seconds: settings.pluginHostLinger,
+        takeUp: !follows,
+      },
+    }),
     log,
   })
 }

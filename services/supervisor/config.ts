@@ -36,6 +36,8 @@ export interface Settings {
   plugins: Readonly<Record<string, PluginSettings>>
   /** Whether the bundled plugins are started with the supervisor; else they are expected to register by themselves. */
   pluginHost: boolean
+  /** How long, in seconds, their process waits for the next supervisor after a crash of this one; 0: not at all. */
+  pluginHostLinger: number
   journal: { segmentBytes: number | undefined; reserveBytes: number | undefined; keep: RetentionPolicy }
 }
 
@@ -95,6 +97,7 @@ export async function loadConfig(args: readonly string[]): Promise<Settings | 'h
     proxyPlugins: readProxies(file),
     plugins: readPlugins(file),
     pluginHost: file.boolean('plugin_host') ?? true,
+    pluginHostLinger: readLinger(file),
     journal: readJournal(file, flags),
   }
   file.refuseUnknown()
@@ -146,6 +149,13 @@ function readMetrics(text: string): Settings['metrics'] {
   if (!match || port > 65_535)
     throw new ConfigError(`metrics = "${text}": write HOST:PORT, for example 127.0.0.1:9090, or off`)
   return { host: match[1] ?? (match[2] || '0.0.0.0'), port }
+}
+
+function readLinger(file: Table): number {
+  const seconds = file.number('plugin_host_linger') ?? 10
+  if (!Number.isInteger(seconds) || seconds < 0 || seconds > 3600)
+    throw new ConfigError(`plugin_host_linger = ${seconds}: write whole seconds, at most 3600; 0 for not at all`)
+  return seconds
 }
 
 function readLevel(level: string): string {

@@ -14,6 +14,7 @@ const exitFault = 70
 const readyPatienceMs = 5_000
 /** A stop waits that long for calls under way; the containers go on in any case. */
 const stopPatienceMs = 30_000
+const hostScript = new URL('./plugin-host.js', import.meta.url).pathname
 const versionText = version + (revision && ` (${revision})`)
 
 async function main(): Promise<void> {
@@ -37,7 +38,7 @@ async function main(): Promise<void> {
   process.on('SIGUSR2', () => log.warn('SIGUSR2 asks for an upgrade, and this process does not serve yet'))
 
   try {
-    const startHost = () => startBundledHost(settings, new URL('./plugin-host.js', import.meta.url).pathname, log)
+    const startHost = () => startBundledHost(settings, hostScript, handover !== undefined, log)
     let host = startHost()
     const [{ checkJournal, openSupervisor }, { Incumbent }, tellServiceManager] = await Promise.all([
       import('./supervisor.js'),

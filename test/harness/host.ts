@@ -94,7 +94,10 @@ export class Host implements Places {
     })
     failed.catch(() => undefined)
     const closed = new Promise<void>(resolve => child.once('close', () => resolve()))
-    this.#ended = () => closed
+    const exited = new Promise<void>(resolve => child.once('exit', () => resolve()))
+    // A plugin host that outlives it holds the pipe of its log.
+    const ended = exited.then(() => Promise.race([closed, pause(50)]))
+    this.#ended = () => ended
     createInterface({ input: child.stderr }).on('line', line => this.log.push(parseLogLine(line)))
     const serving =
       servingLine === undefined

@@ -5,13 +5,13 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, 
 import { join } from 'node:path'
 import t from 'tap'
 import { Gate } from '../../../plugins/kit/gate.js'
+import { identify, isAlive, signalProcess, waitGone } from '../../../plugins/kit/identity.js'
 import { MountFlag, mount } from '../../../plugins/kit/linux.js'
 import { resolveShim, searchPath } from '../../../plugins/runtime/binary.js'
 import { Bundles } from '../../../plugins/runtime/bundle.js'
 import { History } from '../../../plugins/runtime/history.js'
 import { parseStarted } from '../../../plugins/runtime/launch.js'
 import { mountsBelow, unmountBelow } from '../../../plugins/runtime/mounts.js'
-import { identify, isAlive, signalProcess, waitGone } from '../../../plugins/runtime/process.js'
 import { readSettings } from '../../../plugins/runtime/settings.js'
 
 t.test('a runtime’s name leads to its shim', async t => {
