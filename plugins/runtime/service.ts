@@ -51,7 +51,7 @@ export function runtimeService(tasks: Tasks, { host, settings }: RuntimeContext)
       return tasks.get({ namespace, id }).call(TaskService.checkpoint, { id, path, options }, limits)
     }),
     pids: unary(({ namespace, id }) => tasks.get({ namespace, id }).call(TaskService.pids, { id })),
-    stats: unary(({ namespace, id }) => tasks.get({ namespace, id }).call(TaskService.stats, { id })),
+    stats: serverStream(({ namespace, ids }) => tasks.stats(namespace, ids)),
     state: unary(async request => toState(await tasks.get(request).state(request.execId))),
     list: serverStream(() => tasks.list()),
   }

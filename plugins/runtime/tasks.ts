@@ -2,13 +2,15 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
-import type { StateResponse as ShimState } from '../../proto/gen/containerd/task/v2/shim.js'
+import { type StateResponse as ShimState, TaskService } from '../../proto/gen/containerd/task/v2/shim.js'
 import type {
   CreateRequest,
   CreateResponse,
   ListResponse,
   StateResponse,
+  StatsResponse,
   Task as TaskInfo,
+  TaskStats,
 } from '../../proto/gen/purser/runtime/v1/runtime.js'
 import { Liveness } from '../../proto/gen/purser/runtime/v1/runtime.js'
 import { alreadyExists, Code, failedPrecondition, notFound, StatusError } from '../kit/errors.js'
@@ -110,6 +112,20 @@ export class Tasks {
     yield { names: all.map(({ name: { namespace, id } }) => ({ namespace, id })), tasks: [] }
     for await (const tasks of asTheyCome(all.map(task => this.#describe(task, creating.includes(task)))))
       yield { names: [], tasks: tasks.filter(task => task !== undefined) }
+  }
+
+  /** Many in one message when many have answered; those that do not answer are left out. */
+  async *stats(namespace: string, ids: readonly string[]): AsyncGenerator<StatsResponse> {
+    const stats = async (id: string): Promise<TaskStats | undefined> => {
+      try {
+        const { stats } = await this.get({ namespace, id }).call(TaskService.stats, { id })
+        return { id, stats }
+      } catch (error) {
+        this.#context.log.debug({ namespace, id, err: error }, 'no metrics of a task')
+        return undefined
+      }
+    }
+    for await (const tasks of asTheyCome(ids.map(stats))) yield { tasks: tasks.filter(task => task !== undefined) }
   }
 
   /**

@@ -13,7 +13,7 @@ import { ownDirectory } from './directory.js'
 import { EventLog } from './events.js'
 import { busyboxImage, type Image, writeArchive } from './image.js'
 import { bundlesBelow, leftovers, removeByForce, type Traces } from './machine.js'
-import { alive, gone, signal } from './process.js'
+import { alive, gone, type ProcessEntry, processesOf, signal } from './process.js'
 import { type CallSettings, Rpc, type UnaryMethod } from './rpc.js'
 import { Arrivals, endWith, pause, type Scope, until, withDeadline } from './wait.js'
 
@@ -128,6 +128,11 @@ export class Host implements Places {
       },
     }
     this.#ended = () => gone(entry)
+  }
+
+  /** A program that it runs beside itself: "plugin-host", "nats-server". The first outlives a crash for a while. */
+  daemon(program: string): ProcessEntry | undefined {
+    return processesOf(this.directory).find(({ command }) => command.some(word => word.includes(program)))
   }
 
   /** Whether it was started and not seen to end. */

@@ -102,7 +102,7 @@ async function relayed(ground: Ground): Promise<number> {
 }
 
 async function leavesNothing(ground: Ground): Promise<void> {
-  const ours = [ground.host.pid, ground.child('plugin-host')?.pid, ground.child('nats-server')?.pid]
+  const ours = [ground.host.pid, ground.host.daemon('plugin-host')?.pid, ground.host.daemon('nats-server')?.pid]
   const expected = ['network interface ', `mount ${ground.disk.path}`, ...ours.map(pid => `process ${pid}:`)]
   const left = () => ground.host.leftovers().filter(line => !expected.some(start => line.startsWith(start)))
   await until('nothing to be left', () => left().length === 0, { timeoutMs: 60_000 }).catch(() => {
@@ -114,13 +114,13 @@ async function leavesNothing(ground: Ground): Promise<void> {
 
 function measure(ground: Ground): Omit<Sample, 'minutes' | 'events'> {
   const supervisor = ofProcess(ground.host.pid)
-  const pluginHost = ofProcess(ground.child('plugin-host')?.pid)
+  const pluginHost = ofProcess(ground.host.daemon('plugin-host')?.pid)
   return {
     supervisorMiB: supervisor.mib,
     supervisorFiles: supervisor.files,
     hostMiB: pluginHost.mib,
     hostFiles: pluginHost.files,
-    natsMiB: ofProcess(ground.child('nats-server')?.pid).mib,
+    natsMiB: ofProcess(ground.host.daemon('nats-server')?.pid).mib,
     diskMiB: diskOf(ground.host.root),
   }
 }

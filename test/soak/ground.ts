@@ -56,10 +56,4 @@ export class Ground {
       ({ command }) => isOurs(command) && command.slice(0, 4).some(word => word.endsWith('/purserd.js')),
     )
   }
-
-  /** Of the supervisor's own children. */
-  child(program: string): ProcessEntry | undefined {
-    const { pid } = this.host
-    return processes().find(({ parent, command }) => parent === pid && command.some(word => word.includes(program)))
-  }
 }

@@ -95,7 +95,7 @@ async function kill(ground: Ground, chance: Chance, what: string): Promise<void>
 }
 
 async function killChild(ground: Ground, program: string): Promise<void> {
-  const child = ground.child(program)
+  const child = ground.host.daemon(program)
   if (!child) return
   signal(child, 'SIGKILL')
   await until(`${program} to end`, () => alive(child.pid)?.startTime !== child.startTime)

@@ -1,5 +1,5 @@
 // containerd.services.tasks.v1.Tasks: lifecycles by command, states from the fold, the rest from the runtime.
-import { notFound, unimplemented } from '../../../plugins/kit/errors.js'
+import { Code, notFound, StatusError, unimplemented } from '../../../plugins/kit/errors.js'
 import { type CallContext, type Served, unary } from '../../../plugins/kit/serve.js'
 import type { TasksServer } from '../../../proto/gen/containerd/services/tasks/v1/tasks.js'
 import type { Metric } from '../../../proto/gen/containerd/types/metrics.js'
@@ -30,8 +30,7 @@ interface Deps {
   clock: Clock
 }
 
-/** How many tasks are asked for their metrics side by side, and how long each may take. */
-const metricsConcurrency = 16
+/** How long is waited for the metrics of those that do not answer. */
 const metricsDeadlineMs = 5_000
 
 export function tasksService({ runner, store, runtime, clock }: Deps): Served<TasksServer> {
@@ -238,7 +237,7 @@ export function tasksService({ runner, store, runtime, clock }: Deps): Served<Ta
 
 const hasMetrics = (state: TaskState) => ['created', 'running', 'pausing', 'paused', 'resuming'].includes(state)
 
-/** A task that does not answer (it may be ending) is left out, as containerd does. */
+/** A task that does not answer (it may be ending, or its shim hangs) is left out, as containerd does. */
 async function collectMetrics(
   runtime: RuntimeCalls,
   clock: Clock,
@@ -246,14 +245,14 @@ async function collectMetrics(
   ids: readonly string[],
 ): Promise<Metric[]> {
   const metrics: Metric[] = []
-  const queue = [...ids]
-  const worker = async () => {
-    for (let id = queue.shift(); id !== undefined; id = queue.shift()) {
-      const answer = await runtime.stats({ namespace, id }, { deadlineMs: metricsDeadlineMs }).catch(() => undefined)
-      if (answer?.stats) metrics.push({ timestamp: instantOf(clock.now()), id, data: answer.stats })
+  try {
+    for await (const { tasks } of runtime.stats({ namespace, ids: [...ids] }, { deadlineMs: metricsDeadlineMs })) {
+      const timestamp = instantOf(clock.now())
+      for (const { id, stats } of tasks) metrics.push({ timestamp, id, data: stats })
     }
+  } catch (error) {
+    if (!(error instanceof StatusError && error.code === Code.DEADLINE_EXCEEDED)) throw error
   }
-  await Promise.all(Array.from({ length: Math.min(metricsConcurrency, ids.length) }, worker))
   return metrics.sort((a, b) => (a.id < b.id ? -1 : 1))
 }
 

@@ -8,7 +8,7 @@ import {
 } from '../../../proto/gen/containerd/services/snapshots/v1/snapshots.js'
 import type { Host } from '../../harness/host.js'
 import { bridge, type TestNetwork } from '../../harness/network.js'
-import { alive, processes } from '../../harness/process.js'
+import { alive } from '../../harness/process.js'
 import { purser, type SupervisorOptions } from '../../harness/supervisor.js'
 import { type Scope, until } from '../../harness/wait.js'
 import { Failpoints, type Moment, type Pass } from './failpoints.js'
@@ -199,16 +199,14 @@ export class Campaign {
     )
   }
 
-  /** The supervisor and what it runs: the plugin host, a nats-server. */
+  /** The supervisor and what it runs. */
   #staying(): number[] {
-    const { pid } = this.host
-    return [pid, ...processes().flatMap(child => (child.parent === pid ? [child.pid] : []))]
+    const daemons = ['plugin-host', 'nats-server'].map(program => this.host.daemon(program)?.pid)
+    return [this.host.pid, ...daemons.filter(pid => pid !== undefined)]
   }
 
   #pluginHost(): number {
-    const { pid } = this.host
-    const found = processes().find(({ parent, command }) => parent === pid && command.join(' ').includes('plugin-host'))
-    return found?.pid ?? 0
+    return this.host.daemon('plugin-host')?.pid ?? 0
   }
 }
 

@@ -9,6 +9,7 @@ import {
   ExecRequest,
   type ListResponse,
   RuntimeService,
+  type StatsResponse,
   type Task,
 } from '../../../proto/gen/purser/runtime/v1/runtime.js'
 import { leftovers, removeByForce, type Traces } from '../../harness/machine.js'
@@ -134,6 +135,11 @@ export class RuntimeHost {
 
   taskState(id: string, execId = '', namespace = this.namespace) {
     return this.call(RuntimeService.state, { namespace, id, execId })
+  }
+
+  stats(ids: string[]): AsyncIterable<StatsResponse> {
+    if (!this.#open) throw new Error('the plugin is closed')
+    return this.#open.rpc.stream(RuntimeService.stats, { namespace: this.namespace, ids }, { timeoutMs: 60_000 })
   }
 
   listing(): AsyncIterable<ListResponse> {

@@ -7,7 +7,7 @@ import t from 'tap'
 import { Options } from '../../../proto/gen/containerd/runc/v1/options.js'
 import { Status } from '../../../proto/gen/containerd/v1/types/task.js'
 import { Metrics } from '../../../proto/gen/io/containerd/cgroups/v1/metrics.js'
-import { Liveness, RuntimeService } from '../../../proto/gen/purser/runtime/v1/runtime.js'
+import { Liveness, RuntimeService, type TaskStats } from '../../../proto/gen/purser/runtime/v1/runtime.js'
 import { alive, processesOf } from '../../harness/process.js'
 import { FifoReader, makeFifo, writeFifo } from './fifo.js'
 import { json, RuntimeHost } from './host.js'
@@ -185,7 +185,14 @@ t.test('a task is paused, resumed, measured and limited anew', async t => {
   t.match(await host.taskState('busy'), { status: Status.RUNNING })
 
   const limit = async () => {
-    const { stats } = await host.call(RuntimeService.stats, task)
+    const told: TaskStats[] = []
+    for await (const { tasks } of host.stats(['unknown', 'busy'])) told.push(...tasks)
+    t.strictSame(
+      told.map(({ id }) => id),
+      ['busy'],
+      'who is not there is left out',
+    )
+    const stats = told[0]?.stats
     return stats?.typeUrl.endsWith('v1.Metrics') ? Metrics.decode(stats.value).pids?.limit : 'cgroup v2'
   }
   t.ok([50n, 'cgroup v2'].includes((await limit()) ?? ''))
