@@ -59,7 +59,9 @@ for (const [word, end] of [
     const init = await detached(id, 'trap "exit 9" TERM; while :; do sleep 0.1; done')
     await end(host)
     t.equal(alive(init.pid)?.startTime, init.startTime)
+    const pluginHost = host.daemon('plugin-host')?.pid
     await host.start()
+    if (word === 'killed') t.equal(host.daemon('plugin-host')?.pid, pluginHost, 'with its connection to the shim')
     t.same(await taskOf(id), { pid: init.pid, status: 'RUNNING' })
     t.equal(await host.ok('tasks', 'exec', '--exec-id', 'after', id, 'echo', 'still here'), 'still here')
     await host.ok('tasks', 'kill', id)
