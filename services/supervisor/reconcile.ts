@@ -63,7 +63,7 @@ export class Reconciliation {
     const { store, journal, log } = this
     const known =
       this.watched.get(`${kind}/${id}`) ??
-      new Part({ kind, id, store, journal, log, compare: () => partOf(parts, kind, id) })
+      new Part({ kind, id, store, journal, log, compare: isWhole => partOf(parts, kind, id, isWhole) })
     this.watched.set(`${kind}/${id}`, known)
     return known
   }
@@ -73,8 +73,8 @@ interface PartOptions extends PluginName {
   store: Store
   journal: Pick<Journal, 'health'>
   log: Logger
-  /** Answers whether nothing is left open. */
-  compare(): Promise<boolean>
+  /** Answers whether nothing is left open. Of a journal that is not whole, nothing passes for an orphan. */
+  compare(isWhole: boolean): Promise<boolean>
 }
 
 /** What one plugin knows, compared again and again until nothing is open; one comparison at a time. */
@@ -136,16 +136,16 @@ class Part {
   private async compare(): Promise<boolean> {
     const { kind, id, store, log, compare } = this.options
     const lost = missing(store.world.lost)
-    if (kind !== 'runtime' && lost > 0) {
+    const isWhole = lost === 0
+    if (kind !== 'runtime' && !isWhole) {
       log.warn(
         { kind, id, lost },
         'the journal lost records: what they told of must not pass for an orphan; `purser journal accept` shows what is not known, and lets it be removed',
       )
-      return true
     }
     const begun = performance.now()
     try {
-      const isDone = await compare()
+      const isDone = await compare(isWhole)
       const ms = Math.round(performance.now() - begun)
       if (isDone) log.info({ kind, id, ms }, 'reconciled with the plugin')
       else log.info({ kind, id, ms }, 'not everything could be reconciled with the plugin: it is tried again')
@@ -157,17 +157,18 @@ class Part {
   }
 }
 
-async function partOf(parts: Reconciled, kind: string, id: string): Promise<boolean> {
+async function partOf(parts: Reconciled, kind: string, id: string, isWhole: boolean): Promise<boolean> {
   switch (kind) {
     case 'runtime':
       return parts.tasks.run()
     case 'network':
-      return parts.networks.run()
+      return isWhole ? parts.networks.run() : true
     case 'snapshotter':
-      await parts.snapshots.reconcile(id)
+      if (!(await parts.snapshots.finishCommits(id))) return false
+      if (isWhole) await parts.snapshots.removeOrphans(id)
       return true
     case 'content':
-      await parts.blobs.reconcile()
+      if (isWhole) await parts.blobs.reconcile()
       return true
     default:
       return true

@@ -38,6 +38,8 @@ function* intents(world: World): Generator<string> {
         if (!(state in settledExec)) yield `the process ${namespace}/${id}/${execId} is ${state}`
     for (const [id, { state }] of here.networks)
       if (state !== 'attached') yield `the network of ${namespace}/${id} is ${state}`
+    for (const { key, name } of here.commits.values())
+      yield `whether ${namespace}/${key} is committed as ${name} is open`
   }
 }
 
@@ -87,12 +89,6 @@ function* layers(world: World, host: Host): Generator<string> {
   for (const [namespace, here] of world.namespaces)
     for (const [key, { backendKey, kind, parent }] of here.snapshots.get('overlayfs') ?? []) {
       known.add(backendKey)
-      // A commit that was cut short: the snapshot counts as active until it is committed again.
-      const isCutShort = kind === 'active' && !host.layers.layers.has(backendKey)
-      if (isCutShort && host.layers.layers.get(`${backendKey}/layer`)?.kind === 'committed') {
-        known.add(`${backendKey}/layer`)
-        continue
-      }
       const layer = host.layers.layers.get(backendKey)
       if (layer?.kind !== kind) yield `the snapshot ${namespace}/${key} is ${kind}, the plugin's ${layer?.kind}`
       const below = parent === '' ? '' : here.snapshot('overlayfs', parent)?.backendKey

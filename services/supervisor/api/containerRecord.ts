@@ -8,7 +8,7 @@ import type { HeavyAny } from '../domain/values.js'
 import type { Sequence } from '../journal/journal.js'
 import { anyFromSmall, smallFromAny, timestampToProto, withoutEmpty } from '../state/convert.js'
 import { type HeavyParts, placeOf } from '../state/heavy.js'
-import type { StoredContainer } from '../state/world.js'
+import type { StoredContainer } from '../state/namespaceState.js'
 import { own, type Updatable, withLabel } from './masks.js'
 
 /** Heavy bytes on their way into the journal, and the places of those that need not be written again. */

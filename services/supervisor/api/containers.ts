@@ -8,8 +8,8 @@ import type { Filter } from '../domain/filter.js'
 import { containerStream } from '../domain/streams.js'
 import type { Runner } from '../runner.js'
 import type { HeavyParts } from '../state/heavy.js'
+import type { StoredContainer } from '../state/namespaceState.js'
 import type { Store } from '../state/store.js'
-import type { StoredContainer } from '../state/world.js'
 import { filtersOf, insist, namespacedCall } from './call.js'
 import {
   Attachments,

@@ -20,8 +20,9 @@ import {
   timestampToProto,
   withoutEmpty,
 } from '../state/convert.js'
+import type { StoredImage } from '../state/namespaceState.js'
 import type { Store } from '../state/store.js'
-import type { StoredImage, World } from '../state/world.js'
+import type { World } from '../state/world.js'
 import { type ApiCall, filtersOf, insist, namespacedCall } from './call.js'
 import { applyMask, type Updatable, withLabel } from './masks.js'
 import { sortedByKey } from './order.js'

@@ -11,7 +11,7 @@ import { NamespacesService } from '../../../proto/gen/containerd/services/namesp
 import { SnapshotsService } from '../../../proto/gen/containerd/services/snapshots/v1/snapshots.js'
 import { TasksService } from '../../../proto/gen/containerd/services/tasks/v1/tasks.js'
 import type { DomainEvent } from '../domain/decision.js'
-import { execStream, leaseStream, taskStream } from '../domain/streams.js'
+import { execStream, leaseStream, snapshotStream, taskStream } from '../domain/streams.js'
 import { formatNanos } from '../domain/time.js'
 import { timestampToProto } from '../state/convert.js'
 import type { Told } from '../state/store.js'
@@ -71,7 +71,14 @@ const outcomes = new Map<string, Outcome>([
 
   reading(SnapshotsService.prepare, SnapshotsService.mounts, ({ snapshotter, key }) => ({ snapshotter, key })),
   reading(SnapshotsService.view, SnapshotsService.mounts, ({ snapshotter, key }) => ({ snapshotter, key })),
-  itself(SnapshotsService.commit, {}),
+  facts(
+    SnapshotsService.commit,
+    (namespace, { snapshotter, key }) => snapshotStream(namespace, snapshotter, key),
+    ({ event }) => {
+      if (event.type === 'SnapshotCommitted') return {}
+      return event.type === 'SnapshotCommitFailed' || event.type === 'SnapshotRemoved' ? 'undone' : undefined
+    },
+  ),
   itself(SnapshotsService.remove, {}),
   reading(SnapshotsService.update, SnapshotsService.stat, ({ snapshotter, info }) => ({
     snapshotter,

@@ -12,8 +12,8 @@ import { checkLabels, checkName } from '../domain/validate.js'
 import { type Snapshots, snapshotLane } from '../effects/snapshots.js'
 import { type Runner, refusalStatus } from '../runner.js'
 import { mountToProto, timestampToProto } from '../state/convert.js'
+import type { StoredSnapshot } from '../state/namespaceState.js'
 import type { Store } from '../state/store.js'
-import type { StoredSnapshot } from '../state/world.js'
 import { type ApiCall, filtersOf, insist, namespacedCall } from './call.js'
 import { maskedLabels } from './labels.js'
 
@@ -43,33 +43,38 @@ export function snapshotsService({ runner, store, snapshots, checkSnapshotter }:
     return record
   }
 
-  const requestOf = ({ cause, lease }: ApiCall, place: SnapshotPlace, labels: Record<string, string>) => {
+  const requestOf = (
+    { cause, lease }: ApiCall,
+    { signal }: CallContext,
+    place: SnapshotPlace,
+    labels: Record<string, string>,
+  ) => {
     insist(checkLabels(labels))
-    return { place, cause, lease, labels }
+    return { place, cause, lease, labels, signal }
   }
 
   return {
     prepare: unary(async (request, context) => {
       const { call, place } = placeOf(context, 'Prepare', request)
-      const mounts = await snapshots.prepare('active', requestOf(call, place, request.labels), request.parent)
+      const mounts = await snapshots.prepare('active', requestOf(call, context, place, request.labels), request.parent)
       return { mounts: mounts.map(mountToProto) }
     }),
 
     view: unary(async (request, context) => {
       const { call, place } = placeOf(context, 'View', request)
-      const mounts = await snapshots.prepare('view', requestOf(call, place, request.labels), request.parent)
+      const mounts = await snapshots.prepare('view', requestOf(call, context, place, request.labels), request.parent)
       return { mounts: mounts.map(mountToProto) }
     }),
 
-    mounts: unary((request, context) => {
+    mounts: unary(async (request, context) => {
       const { place } = placeOf(context, 'Mounts', request)
-      return { mounts: snapshots.mounts(place).map(mountToProto) }
+      return { mounts: (await snapshots.mounts(place, context.signal)).map(mountToProto) }
     }),
 
     commit: unary(async (request, context) => {
       const { call, place } = placeOf(context, 'Commit', request)
       insist(checkName('snapshot name', request.name))
-      await snapshots.commit(requestOf(call, place, request.labels), request.name)
+      await snapshots.requestCommit(requestOf(call, context, place, request.labels), request.name)
       return {}
     }),
 
@@ -118,7 +123,7 @@ export function snapshotsService({ runner, store, snapshots, checkSnapshotter }:
 
     usage: unary(async (request, context) => {
       const { place } = placeOf(context, 'Usage', request)
-      return snapshots.usage(place)
+      return snapshots.usage(place, context.signal)
     }),
 
     cleanup: unary(async ({ snapshotter }, context) => {

@@ -1,5 +1,6 @@
 // From a plugin's answer to the next fact, also when there is none: what nobody knows is not recorded as a failure.
 import { Code, toStatusError } from '../../../plugins/kit/errors.js'
+import type { Store } from '../state/store.js'
 import { messageOf } from './supervisor.js'
 
 /** Has the plugin of a kind asked, soon, for what is true of everything that is still open. */
@@ -35,6 +36,21 @@ export async function settle<Answer>(inDoubt: () => void, steps: Steps<Answer>):
     throw error
   }
   await recorded(inDoubt, steps.succeeded(answer))
+}
+
+/** For an answer that recovery has to find: it takes 20 s for a task that is silent. */
+const patienceMs = 30_000
+
+/** Resolves when `open`, which names the stream of an intent, names none any more; or when it took too long. */
+export async function answered(
+  store: Store,
+  open: () => string | undefined,
+  { signal, withinMs = patienceMs }: { signal?: AbortSignal; withinMs?: number } = {},
+): Promise<void> {
+  const end = performance.now() + withinMs
+  for (let stream = open(); stream !== undefined; stream = open()) {
+    if (!(await store.next(stream, end - performance.now(), signal))) return
+  }
 }
 
 async function takenBack({ takeBack }: Pick<Steps<unknown>, 'takeBack'>): Promise<boolean> {

@@ -13,6 +13,7 @@ import type { Sequence } from '../journal/journal.js'
 import type { Runner } from '../runner.js'
 import { exitFromProto, smallFromAny, timestampFromProto } from '../state/convert.js'
 import type { Store } from '../state/store.js'
+import { answered } from './answers.js'
 import { ownCause } from './supervisor.js'
 
 export interface PluginName {
@@ -41,7 +42,7 @@ export class Emissions {
     const exited = TaskExit.decode(event?.value ?? Buffer.alloc(0))
     const { containerId, id, pid } = exited
     const report = { pid, exit: exitFromProto(exited.exitStatus, exited.exitedAt) }
-    await this.created(namespace, containerId)
+    await answered(this.store, () => this.creation(namespace, containerId), { withinMs: creationWaitMs })
     const cause = ownCause('exit', `${plugin.kind}/${plugin.id}`)
     const outcome = await this.runner.attempt(cause, containerStream(namespace, containerId), world => {
       const here = world.namespace(namespace)
@@ -83,21 +84,9 @@ export class Emissions {
     return outcome.sequence
   }
 
-  /** Resolves when the task is not being created any more. */
-  private created(namespace: string, containerId: string): Promise<void> {
-    const creating = () => this.store.world.namespace(namespace).task(containerId).state === 'creating'
-    if (!creating()) return Promise.resolve()
-    return new Promise(resolve => {
-      const finish = () => {
-        clearTimeout(timer)
-        unsubscribe()
-        resolve()
-      }
-      const timer = setTimeout(finish, creationWaitMs)
-      const unsubscribe = this.store.subscribeStream(taskStream(namespace, containerId), () => {
-        if (!creating()) finish()
-      })
-    })
+  private creation(namespace: string, containerId: string): string | undefined {
+    const { state } = this.store.world.namespace(namespace).task(containerId)
+    return state === 'creating' ? taskStream(namespace, containerId) : undefined
   }
 
   private sequenceOf(outcome: Awaited<ReturnType<Runner['attempt']>>): Sequence {

@@ -90,6 +90,8 @@ function workFor({ tasks, execs, networks, snapshots, blobs }: Managers, intent:
       return () => networks.attach(intent, event)
     case 'NetworkDetachRequested':
       return () => networks.detach(intent, event)
+    case 'SnapshotCommitRequested':
+      return () => snapshots.commit(intent, event)
     case 'SnapshotRemoved':
       return async () => snapshots.removed(intent, event)
     case 'ContentDeleted':

@@ -2,26 +2,45 @@
 import { randomBytes } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
-import { Code, failedPrecondition, StatusError, toStatusError } from '../../../plugins/kit/errors.js'
+import { Code, failedPrecondition, StatusError, toStatusError, unavailable } from '../../../plugins/kit/errors.js'
 import { Lanes } from '../../../plugins/kit/lanes.js'
+import { type Decision, isRefusal, refuse } from '../domain/decision.js'
 import { withLease } from '../domain/lease/decide.js'
-import { committed, mayCommit, mayPrepare, prepared, type SnapshotPlace } from '../domain/snapshot/decide.js'
-import type { SnapshotRemoved } from '../domain/snapshot/events.js'
+import {
+  commitFailed,
+  committed,
+  mayPrepare,
+  prepared,
+  requestCommit,
+  type SnapshotPlace,
+} from '../domain/snapshot/decide.js'
+import type {
+  OpenCommit,
+  SnapshotCommitRequested,
+  SnapshotCommitted,
+  SnapshotRemoved,
+} from '../domain/snapshot/events.js'
+import { snapshotStream } from '../domain/streams.js'
 import type { Labels, Mount } from '../domain/values.js'
 import { type Cause, type Intent, type Runner, refusalStatus } from '../runner.js'
 import { mountFromProto } from '../state/convert.js'
+import type { NamespaceState, StoredSnapshot } from '../state/namespaceState.js'
 import type { Store } from '../state/store.js'
 import type { World } from '../state/world.js'
-import { type AskAgain, isInDoubt } from './answers.js'
+import { type AskAgain, answered, isInDoubt, settle } from './answers.js'
 import type { SnapshotterCalls } from './ports.js'
-import { messageOf } from './supervisor.js'
+import { answerTo, messageOf, ownCause } from './supervisor.js'
 
 export interface SnapshotRequest {
   place: SnapshotPlace
   cause: Cause
   lease: string | undefined
   labels: Labels
+  /** Of the call. */
+  signal: AbortSignal
 }
+
+type Layer = Pick<SnapshotCommitted, 'backendKey' | 'usage'>
 
 /** Labels with these names are meant for the plugin as well. */
 const pluginLabel = /^containerd\.io\/snapshot[/.]/
@@ -37,6 +56,8 @@ export class Snapshots {
   private readonly removals = new Lanes()
   /** Backend keys that the plugin may have, and the journal not yet. */
   private readonly inMaking = new Set<string>()
+  /** Open commits that somebody is at work on. */
+  private readonly committing = new Set<string>()
   private readonly stopping = new AbortController()
 
   constructor(
@@ -48,11 +69,13 @@ export class Snapshots {
     private readonly askAgain: AskAgain,
   ) {}
 
-  prepare(kind: 'active' | 'view', request: SnapshotRequest, parent: string): Promise<readonly Mount[]> {
+  /** No intent goes before it: what a crash leaves behind has a name that nobody else gets, and is removed. */
+  async prepare(kind: 'active' | 'view', request: SnapshotRequest, parent: string): Promise<readonly Mount[]> {
     const { place, labels, lease } = request
     const { snapshotter, key } = place
     const calls = this.snapshotter(snapshotter)
     const backendKey = newBackendKey(place)
+    await this.uncommitted(place, request.signal)
     return this.making(backendKey, place, async () => {
       const { record } = this.allowed(place, parent)
       const forPlugin = {
@@ -73,7 +96,7 @@ export class Snapshots {
           const refusal = refusalToPrepare(world, place, parent, forPlugin.parent)
           if (refusal) return refusal
           const made = prepared(place, { kind, parent, labels, backendKey, mounts })
-          return leased(world, made, place, key, lease)
+          return leased(world.namespace(place.namespace), made, place, key, lease)
         })
       } catch (error) {
         this.discard(snapshotter, backendKey)
@@ -83,35 +106,52 @@ export class Snapshots {
     })
   }
 
-  commit(request: SnapshotRequest, name: string): Promise<void> {
-    const { place, labels, lease } = request
+  /** Resolves when the plugin has committed it. */
+  async requestCommit({ place, labels, lease, cause, signal }: SnapshotRequest, name: string): Promise<void> {
     const { namespace, snapshotter, key } = place
-    const calls = this.snapshotter(snapshotter)
-    return this.holding([place, { ...place, key: name }], async () => {
-      const here = this.store.world.namespace(namespace)
-      const active = here.snapshot(snapshotter, key)
-      const refusal = mayCommit(active, here.snapshot(snapshotter, name), key, name)
-      if (refusal || !active) throw refusalStatus(refusal ?? { refused: 'not-found', message: `snapshot "${key}"` })
-      const backendKey = layerKey(active.backendKey)
-      const commit = { snapshotter, name: backendKey, key: active.backendKey, labels: {}, parent: '' }
-      await calls.commit(commit, { deadlineMs: copyDeadlineMs }).catch(unlessCutShort)
-      const { size, inodes } = await calls.usage({ snapshotter, key: backendKey })
-      const usage = { size: String(size), inodes: String(inodes) }
-      await this.runner.run(request.cause, snapshotLane(place), world => {
-        const here = world.namespace(namespace)
-        const current = here.snapshot(snapshotter, key)
-        const refused = mayCommit(current, here.snapshot(snapshotter, name), key, name)
-        const merged = { ...current?.labels, ...labels }
-        return (
-          refused ?? leased(world, committed(place, { name, labels: merged, backendKey, usage }), place, name, lease)
-        )
-      })
+    await this.uncommitted(place, signal)
+    // Two pulls that share a layer commit to the same name: the second finds the first one's record.
+    await this.uncommitted({ ...place, key: name }, signal)
+    await this.runner.complete(cause, snapshotLane(place), world => {
+      const here = world.namespace(namespace)
+      if (lease !== undefined && !here.lease(lease)) return refuse('not-found', `lease "${lease}"`)
+      const open = here.commitAbout(snapshotter, key) ?? here.commitAbout(snapshotter, name)
+      const found = { current: here.snapshot(snapshotter, key), existing: here.snapshot(snapshotter, name), open }
+      return requestCommit(place, found, { name, labels, lease: lease ?? null })
     })
   }
 
-  async usage(place: SnapshotPlace): Promise<{ size: bigint; inodes: bigint }> {
-    const record = this.store.world.namespace(place.namespace).snapshot(place.snapshotter, place.key)
-    if (!record) throw refusalStatus({ refused: 'not-found', message: `snapshot "${place.key}"` })
+  async commit(intent: Intent, { snapshotter, key, lease }: SnapshotCommitRequested): Promise<void> {
+    const place = { namespace: intent.namespace, snapshotter, key }
+    const answer = (decide: (here: NamespaceState, open: OpenCommit | undefined) => Decision) =>
+      this.runner.attempt(answerTo(intent), snapshotLane(place), world => {
+        const here = world.namespace(place.namespace)
+        return decide(here, here.commitAbout(snapshotter, key))
+      })
+    this.committing.add(keyOf(place))
+    try {
+      await settle(() => this.askAgain('snapshotter'), {
+        call: () => this.commitFiles(place),
+        succeeded: async layer => {
+          const outcome = await answer((here, open) => {
+            const decision = committed(place, here.snapshot(snapshotter, key), open, layer)
+            const held = lease !== null && here.lease(lease) ? lease : undefined
+            return leased(here, decision, place, open?.name ?? '', held)
+          })
+          if (isRefusal(outcome)) throw refusalStatus(outcome) // removed meanwhile
+        },
+        failed: async reason => {
+          await answer((_, open) => commitFailed(place, open, reason))
+        },
+      })
+    } finally {
+      this.committing.delete(keyOf(place))
+    }
+  }
+
+  async usage(place: SnapshotPlace, signal: AbortSignal): Promise<{ size: bigint; inodes: bigint }> {
+    await this.uncommitted(place, signal)
+    const record = this.recordOf(place)
     if (record.usage) return { size: BigInt(record.usage.size), inodes: BigInt(record.usage.inodes) }
     return this.snapshotter(place.snapshotter).usage({ snapshotter: place.snapshotter, key: record.backendKey })
   }
@@ -122,12 +162,11 @@ export class Snapshots {
   }
 
   /** Mounts of an active snapshot or view, as the plugin gave them. */
-  mounts({ namespace, snapshotter, key }: SnapshotPlace): readonly Mount[] {
-    this.snapshotter(snapshotter)
-    const record = this.store.world.namespace(namespace).snapshot(snapshotter, key)
-    if (!record) throw refusalStatus({ refused: 'not-found', message: `snapshot "${key}"` })
-    if (record.kind === 'committed') throw failedPrecondition(`snapshot "${key}" is committed: prepare or view it`)
-    return record.mounts
+  async mounts(place: SnapshotPlace, signal: AbortSignal): Promise<readonly Mount[]> {
+    await this.uncommitted(place, signal)
+    const { kind, mounts } = this.recordOf(place)
+    if (kind === 'committed') throw failedPrecondition(`snapshot "${place.key}" is committed: prepare or view it`)
+    return mounts
   }
 
   /** Its removal is durable: the files follow, without anybody waiting. */
@@ -135,8 +174,25 @@ export class Snapshots {
     this.discard(snapshotter, backendKey)
   }
 
+  /** What nobody knows of whether it was committed is committed now. Answers whether every commit has its answer. */
+  async finishCommits(snapshotter: string): Promise<boolean> {
+    const unanswered = () =>
+      [...this.store.world.namespaces].flatMap(([namespace, { commits }]) =>
+        [...commits.values()]
+          .filter(commit => commit.snapshotter === snapshotter && !this.committing.has(keyOf({ namespace, ...commit })))
+          .map(commit => ({ namespace, event: { type: 'SnapshotCommitRequested', ...commit } as const })),
+      )
+    await Promise.allSettled(
+      unanswered().map(({ namespace, event }) => {
+        this.log.info({ namespace, snapshotter, key: event.key, name: event.name }, 'finishing a commit')
+        return this.commit({ namespace, event, sequence: 0n, cause: ownCause('recovery') }, event)
+      }),
+    )
+    return unanswered().length === 0
+  }
+
   /** Removes what the plugin has for namespaces' snapshots that the journal does not know: left over from a crash. */
-  async reconcile(snapshotter: string): Promise<void> {
+  async removeOrphans(snapshotter: string): Promise<void> {
     const orphans = await this.orphans(snapshotter)
     if (orphans.length > 0)
       this.log.info({ snapshotter, count: orphans.length }, 'removing snapshots that no record knows')
@@ -156,9 +212,35 @@ export class Snapshots {
     this.stopping.abort()
   }
 
-  /** Two pulls that share a layer commit to the same name: the second finds the first one's record. */
-  private holding<T>(places: SnapshotPlace[], work: () => Promise<T>): Promise<T> {
-    return this.keys.run(places.map(keyOf), work)
+  /** Until no commit of the key, or to it, is open: what comes of it decides what may be done. */
+  private uncommitted({ namespace, snapshotter, key }: SnapshotPlace, signal: AbortSignal): Promise<void> {
+    const open = () => {
+      const commit = this.store.world.namespace(namespace).commitAbout(snapshotter, key)
+      return commit && snapshotStream(namespace, snapshotter, commit.key)
+    }
+    return answered(this.store, open, { signal })
+  }
+
+  private recordOf({ namespace, snapshotter, key }: SnapshotPlace): StoredSnapshot {
+    const record = this.store.world.namespace(namespace).snapshot(snapshotter, key)
+    if (!record) throw refusalStatus(refuse('not-found', `snapshot "${key}"`))
+    return record
+  }
+
+  private async commitFiles(place: SnapshotPlace): Promise<Layer> {
+    const { snapshotter } = place
+    const { backendKey } = this.recordOf(place)
+    const layer = layerKey(backendKey)
+    const calls = this.snapshotter(snapshotter)
+    const commit = { snapshotter, name: layer, key: backendKey, labels: {}, parent: '' }
+    await calls.commit(commit, { deadlineMs: copyDeadlineMs }).catch(unlessCommitted)
+    try {
+      const { size, inodes } = await calls.usage({ snapshotter, key: layer })
+      return { backendKey: layer, usage: { size: String(size), inodes: String(inodes) } }
+    } catch (error) {
+      if (toStatusError(error).code === Code.NOT_FOUND) throw error // it has neither the one nor the other
+      throw unavailable(`snapshot "${place.key}" is a layer now, but of unknown size: ${messageOf(error)}`)
+    }
   }
 
   private async making<T>(backendKey: string, place: SnapshotPlace, work: () => Promise<T>): Promise<T> {
@@ -223,19 +305,20 @@ function refusalToPrepare(
   const record = parent === '' ? undefined : here.snapshot(snapshotter, parent)
   return mayPrepare(
     here.snapshot(snapshotter, key),
+    here.commitAbout(snapshotter, key),
     { name: parent, record, ...(madeOn !== undefined && { madeOn }) },
     key,
   )
 }
 
 function leased(
-  world: World,
-  decision: ReturnType<typeof prepared>,
+  here: NamespaceState,
+  decision: Decision,
   { namespace, snapshotter }: SnapshotPlace,
   key: string,
   lease: string | undefined,
 ) {
-  const held = lease === undefined ? undefined : { id: lease, view: world.namespace(namespace).lease(lease) }
+  const held = lease === undefined ? undefined : { id: lease, view: here.lease(lease) }
   return withLease(decision, namespace, held, { type: `snapshots/${snapshotter}`, id: key })
 }
 
@@ -257,17 +340,14 @@ function newBackendKey({ namespace, key }: SnapshotPlace): string {
   return `${namespace}/${age}/${key}`
 }
 
-/**
- * What the plugin calls a snapshot once it is a layer. It is known beforehand, so that a commit which a crash has cut
- * short before it was journaled is found again: the snapshot then still counts as active, and can be committed.
- */
+/** What the plugin calls a snapshot once it is a layer: known beforehand, so that what was cut short can be done again. */
 const layerKey = (backendKey: string) => `${backendKey}${layerSuffix}`
 const layerSuffix = '/layer'
 /** The inverse; the key itself when it is of no layer. */
 const activeKey = (key: string) => (key.endsWith(layerSuffix) ? key.slice(0, -layerSuffix.length) : key)
 
 /** The key is gone, or the layer's name is taken: the plugin has committed it before, as `usage` will show. */
-function unlessCutShort(error: unknown): void {
+function unlessCommitted(error: unknown): void {
   const { code } = toStatusError(error)
   if (code !== Code.NOT_FOUND && code !== Code.ALREADY_EXISTS) throw error
 }

@@ -1,6 +1,8 @@
 // The fold as bytes and back.
+
+import { NamespaceState } from './namespaceState.js'
 import { newSummary, type StoredSummaries, Summaries } from './summaries.js'
-import { NamespaceState, World } from './world.js'
+import { World } from './world.js'
 
 /** Raised when the fold's own shape changes; then `older` says how to read the one before. */
 const shape = 2

@@ -93,6 +93,23 @@ export class Store {
     }
   }
 
+  /** Resolves with true at the next event of a lifecycle, with false when none has come in time; rejects when aborted. */
+  next(stream: string, withinMs: number, signal?: AbortSignal): Promise<boolean> {
+    return new Promise((resolve, reject) => {
+      const end = (settle: () => void) => {
+        clearTimeout(timer)
+        forget()
+        signal?.removeEventListener('abort', abort)
+        settle()
+      }
+      const abort = () => end(() => reject(signal?.reason))
+      const timer = setTimeout(() => end(() => resolve(false)), withinMs)
+      const forget = this.subscribeStream(stream, () => end(() => resolve(true)))
+      if (signal?.aborted) abort()
+      else signal?.addEventListener('abort', abort)
+    })
+  }
+
   /** Called each time that the fold was written out. */
   onSaved(listener: () => void): () => void {
     this.savedListeners.add(listener)

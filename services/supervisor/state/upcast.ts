@@ -63,6 +63,8 @@ export const versions = {
   RecordLost: 1,
   RequestAnswered: 1,
   RequestTaken: 1,
+  SnapshotCommitFailed: 1,
+  SnapshotCommitRequested: 1,
   SnapshotCommitted: 1,
   SnapshotPrepared: 1,
   SnapshotRemoved: 1,

@@ -1,119 +1,26 @@
 // The fold: what all durable events amount to. Reads are answered from here; nothing else changes it but `apply`.
-import type { Container } from '../domain/container/decide.js'
 import { containerMachine } from '../domain/container/machine.js'
 import type { DomainEvent } from '../domain/decision.js'
 import type { Exec } from '../domain/exec/decide.js'
 import { execMachine } from '../domain/exec/machine.js'
-import type { ImageRecord } from '../domain/image/events.js'
-import type { LeaseView } from '../domain/lease/decide.js'
 import type { LeaseResource } from '../domain/lease/events.js'
 import type { Lifecycle, LifecycleMachine } from '../domain/lifecycle.js'
-import type { Attachment } from '../domain/network/decide.js'
 import { networkMachine } from '../domain/network/machine.js'
 import type { Plugin } from '../domain/plugin/decide.js'
 import { pluginMachine } from '../domain/plugin/machine.js'
-import type { SnapshotRecord } from '../domain/snapshot/events.js'
-import type { Task } from '../domain/task/decide.js'
+import type { SnapshotEvent } from '../domain/snapshot/events.js'
 import { taskMachine } from '../domain/task/machine.js'
 import { formatNanos } from '../domain/time.js'
-import type { Labels, Timestamp } from '../domain/values.js'
+import type { Timestamp } from '../domain/values.js'
 import type { JournalRecord, Sequence } from '../journal/journal.js'
 import { BackendKeys } from './backendKeys.js'
 import { decodeEvent } from './codec.js'
 import { acceptLosses, addLoss, type Loss } from './losses.js'
+import { NamespaceState, type StoredLease, type StoredSnapshot, type Times } from './namespaceState.js'
 import { IllegalHistory, placeHeavies, placeParts } from './places.js'
 import { Requests } from './requests.js'
 import { Summaries } from './summaries.js'
 
-export interface Times {
-  createdAt: Timestamp
-  updatedAt: Timestamp
-}
-export interface StoredImage extends Times {
-  record: ImageRecord
-}
-export interface StoredBlob extends Times {
-  /** Bytes, decimal. */
-  size: string
-  labels: Labels
-}
-export interface StoredSnapshot extends Times, SnapshotRecord {}
-export interface StoredContainer extends Times {
-  lifecycle: Container
-}
-export interface StoredLease {
-  createdAt: Timestamp
-  labels: Labels
-  /** By type, then id. */
-  resources: Map<string, Set<string>>
-}
-
-/** All that one namespace holds. */
-export class NamespaceState {
-  labels: Labels = {}
-  readonly images = new Map<string, StoredImage>()
-  readonly blobs = new Map<string, StoredBlob>()
-  /** By snapshotter, then key. */
-  readonly snapshots = new Map<string, Map<string, StoredSnapshot>>()
-  readonly leases = new Map<string, StoredLease>()
-  readonly containers = new Map<string, StoredContainer>()
-  readonly tasks = new Map<string, Task>()
-  /** By container, then exec id. */
-  readonly execs = new Map<string, Map<string, Exec>>()
-  readonly networks = new Map<string, Attachment>()
-
-  snapshot(snapshotter: string, key: string): StoredSnapshot | undefined {
-    return this.snapshots.get(snapshotter)?.get(key)
-  }
-
-  /** How many snapshots stand on this one. */
-  children(snapshotter: string, key: string): number {
-    let count = 0
-    for (const snapshot of this.snapshots.get(snapshotter)?.values() ?? []) if (snapshot.parent === key) count++
-    return count
-  }
-
-  container(id: string): Container {
-    return this.containers.get(id)?.lifecycle ?? containerMachine.absent
-  }
-
-  task(id: string): Task {
-    return this.tasks.get(id) ?? taskMachine.absent
-  }
-
-  exec(id: string, execId: string): Exec {
-    return this.execs.get(id)?.get(execId) ?? execMachine.absent
-  }
-
-  execsOf(id: string): ReadonlyMap<string, Exec> {
-    return this.execs.get(id) ?? noExecs
-  }
-
-  network(id: string): Attachment {
-    return this.networks.get(id) ?? networkMachine.absent
-  }
-
-  lease(id: string): LeaseView | undefined {
-    const lease = this.leases.get(id)
-    return lease && { labels: lease.labels, has: ({ type, id }) => lease.resources.get(type)?.has(id) ?? false }
-  }
-
-  /** What keeps the namespace from being deleted, in containerd's words. */
-  contents(): string[] {
-    const kinds: [string, { size: number }][] = [
-      ['images', this.images],
-      ['blobs', this.blobs],
-      ['containers', this.containers],
-      ...[...this.snapshots].map(([name, keys]): [string, { size: number }] => [
-        `snapshots on "${name}" snapshotter`,
-        keys,
-      ]),
-    ]
-    return kinds.filter(([, { size }]) => size > 0).map(([kind]) => kind)
-  }
-}
-
-const noExecs: ReadonlyMap<string, Exec> = new Map()
 const emptyNamespace = new NamespaceState()
 
 export class World {
@@ -201,6 +108,8 @@ class Fold {
         this.here().blobs.delete(event.digest)
         return
       case 'SnapshotPrepared':
+      case 'SnapshotCommitRequested':
+      case 'SnapshotCommitFailed':
       case 'SnapshotCommitted':
       case 'SnapshotUpdated':
       case 'SnapshotRemoved':
@@ -288,9 +197,8 @@ class Fold {
     else this.world.namespaces.delete(name)
   }
 
-  private applySnapshot(
-    event: Extract<DomainEvent, { type: `Snapshot${'Prepared' | 'Committed' | 'Updated' | 'Removed'}` }>,
-  ): void {
+  private applySnapshot(event: SnapshotEvent): void {
+    const { commits } = this.here()
     const all = this.here().snapshots
     const keys = all.get(event.snapshotter) ?? new Map<string, StoredSnapshot>()
     all.set(event.snapshotter, keys)
@@ -311,14 +219,24 @@ class Fold {
         const active = keys.get(event.key)
         if (!active) throw new IllegalHistory(this.record, 'there is no such snapshot')
         const { labels, backendKey, usage } = event
+        commits.delete(`${event.snapshotter}/${event.key}`)
         place(event.key, undefined)
         place(event.name, { ...active, kind: 'committed', labels, backendKey, usage, mounts: [], ...this.born() })
         return
       }
+      case 'SnapshotCommitRequested': {
+        const { snapshotter, key, name, labels, lease } = event
+        commits.set(`${snapshotter}/${key}`, { snapshotter, key, name, labels, lease })
+        return
+      }
+      case 'SnapshotCommitFailed':
+        commits.delete(`${event.snapshotter}/${event.key}`)
+        return
       case 'SnapshotUpdated':
         this.touch(keys, event.key, { labels: event.labels })
         return
       case 'SnapshotRemoved':
+        commits.delete(`${event.snapshotter}/${event.key}`)
         place(event.key, undefined)
         if (keys.size === 0) all.delete(event.snapshotter)
     }

@@ -107,7 +107,7 @@ export class Campaign {
     await this.#recover(victim)
     const isDone = outcome.error === undefined
     const wrong = isDone || operation.restarts || codeOf(outcome.error) === Code.UNAVAILABLE ? [] : [told(outcome)]
-    wrong.push(...(await this.#settle(stage, isDone ? [after] : [before, after])))
+    wrong.push(...(await this.#settle(stage, isDone || operation.isFinished ? [after] : [before, after])))
     if (!isDone) wrong.push(...(await this.#askAgain(stage, operation, after)))
     wrong.push(...(await this.#clear(stage)))
     return wrong
@@ -123,7 +123,7 @@ export class Campaign {
     return until('the end', () => this.points.struck(), { timeoutMs: strikeMs, intervalMs: 5 }).catch(() => undefined)
   }
 
-  /** As a client does who was told that nobody was there. What is still in doubt is refused until recovery knows. */
+  /** As a client does who was told that nobody was there. What is still in doubt waits until recovery knows. */
   async #askAgain(stage: Stage, operation: Operation, after: string): Promise<string[]> {
     let last: unknown
     const done = async () => {

@@ -26,6 +26,8 @@ export interface Operation {
   setup?(stage: Stage): Promise<unknown>
   /** Asked again after a crash that came before it was done, it does it. */
   run(stage: Stage): Promise<unknown>
+  /** Cut short, it is finished without being asked for again. */
+  isFinished?: true
   /** It ends the supervisor and starts it again: what it meets are the points of a start, or of a stop. */
   restarts?: boolean
   /** Of its points only these are its own; all unless said. */
@@ -118,6 +120,7 @@ export const onStores: Operation[] = [
       await apply(stage)
     },
     run: stage => stage.commit(),
+    isFinished: true,
   },
   { name: 'remove a snapshot', setup: stage => stage.prepare(), run: stage => stage.removeSnapshot() },
   { name: 'create a container', setup: stage => stage.prepare(), run: stage => stage.createContainer() },

@@ -19,14 +19,15 @@ import {
   updateNamespace,
 } from '../../../services/supervisor/domain/namespace/decide.js'
 import {
+  commitFailed,
   committed,
-  mayCommit,
   mayPrepare,
   prepared,
   removeSnapshot,
+  requestCommit,
   updateSnapshot,
 } from '../../../services/supervisor/domain/snapshot/decide.js'
-import type { SnapshotRecord } from '../../../services/supervisor/domain/snapshot/events.js'
+import type { OpenCommit, SnapshotRecord } from '../../../services/supervisor/domain/snapshot/events.js'
 import { formatInstant, formatNanos, parseTimestamp } from '../../../services/supervisor/domain/time.js'
 import {
   checkDigest,
@@ -262,27 +263,40 @@ t.test('a snapshot stands on a committed one, and goes only when nothing stands 
     usage: null,
   })
   const none = { name: '', record: undefined }
-  t.equal(mayPrepare(undefined, none, 'k'), undefined)
-  t.equal(mayPrepare(undefined, { name: 'p', record: record('committed') }, 'k'), undefined)
-  t.match(mayPrepare(record('active'), none, 'k'), { refused: 'already-exists' })
-  t.match(mayPrepare(undefined, { name: 'p', record: undefined }, 'k'), { refused: 'not-found' })
-  t.match(mayPrepare(undefined, { name: 'p', record: record('active') }, 'k'), { refused: 'invalid-argument' })
+  t.equal(mayPrepare(undefined, undefined, none, 'k'), undefined)
+  t.equal(mayPrepare(undefined, undefined, { name: 'p', record: record('committed') }, 'k'), undefined)
+  t.match(mayPrepare(record('active'), undefined, none, 'k'), { refused: 'already-exists' })
+  t.match(mayPrepare(undefined, undefined, { name: 'p', record: undefined }, 'k'), { refused: 'not-found' })
+  t.match(mayPrepare(undefined, undefined, { name: 'p', record: record('active') }, 'k'), {
+    refused: 'invalid-argument',
+  })
   const another = { name: 'p', record: record('committed'), madeOn: 'of the parent that had its name before' }
-  t.match(mayPrepare(undefined, another, 'k'), { refused: 'not-found' })
-  t.equal(mayCommit(record('active'), undefined, 'k', 'n'), undefined)
-  t.match(mayCommit(record('view'), undefined, 'k', 'n'), { refused: 'failed-precondition' })
-  t.match(mayCommit(undefined, undefined, 'k', 'n'), { refused: 'not-found' })
-  t.match(mayCommit(record('active'), record('committed'), 'k', 'n'), { refused: 'already-exists' })
+  t.match(mayPrepare(undefined, undefined, another, 'k'), { refused: 'not-found' })
   t.equal(
     said(prepared(place, { kind: 'view', parent: 'p', labels: {}, backendKey: 'b', mounts: [] })),
     'SnapshotPrepared',
-  )
-  t.equal(
-    said(committed(place, { name: 'n', labels: {}, backendKey: 'b', usage: { size: '1', inodes: '1' } })),
-    'SnapshotCommitted',
   )
   t.equal(said(updateSnapshot(place, undefined, {})), 'not-found: snapshot "k"')
   t.equal(said(removeSnapshot(place, record('committed'), 0)), 'SnapshotRemoved')
   t.match(said(removeSnapshot(place, record('committed'), 2)), /^failed-precondition: cannot remove snapshot "k": 2/)
   t.equal(said(removeSnapshot(place, undefined, 0)), 'not-found: snapshot "k"')
+
+  const wish = { name: 'n', labels: { a: '2' }, lease: null }
+  const open: OpenCommit = { snapshotter: 'overlayfs', key: 'k', ...wish }
+  const commit = (current?: SnapshotRecord, existing?: SnapshotRecord, open?: OpenCommit) =>
+    said(requestCommit(place, { current, existing, open }, wish))
+  t.equal(commit(record('active')), 'SnapshotCommitRequested')
+  t.match(commit(record('view')), /^failed-precondition: snapshot "k" is view/)
+  t.equal(commit(), 'not-found: snapshot "k"')
+  t.equal(commit(record('active'), record('committed')), 'already-exists: snapshot "n"')
+  const underWay = 'failed-precondition: snapshot "k" is being committed as "n"'
+  t.equal(commit(record('active'), undefined, open), underWay, 'neither the key nor the name is free meanwhile')
+  t.match(mayPrepare(undefined, open, none, 'n'), { refused: 'failed-precondition' })
+  const layer = { backendKey: 'l', usage: { size: '1', inodes: '1' } }
+  t.match(committed(place, { ...record('active'), labels: { a: '1', b: '1' } }, open, layer), {
+    facts: [{ event: { type: 'SnapshotCommitted', name: 'n', labels: { a: '2', b: '1' }, ...layer }, ends: true }],
+  })
+  t.equal(said(committed(place, undefined, undefined, layer)), 'not-found: snapshot "k"', 'it was removed meanwhile')
+  t.equal(said(commitFailed(place, open, 'why')), 'SnapshotCommitFailed')
+  t.match(said(commitFailed(place, undefined, 'why')), /^not-found/)
 })

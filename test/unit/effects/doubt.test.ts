@@ -2,16 +2,19 @@
 // what recovery makes of it.
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
-import { unavailable, unimplemented } from '../../../plugins/kit/errors.js'
+import { Code, notFound, unavailable, unimplemented } from '../../../plugins/kit/errors.js'
+import { Info } from '../../../proto/gen/containerd/services/snapshots/v1/snapshots.js'
 import { Status } from '../../../proto/gen/containerd/v1/types/task.js'
 import { Liveness, type StateResponse } from '../../../proto/gen/purser/runtime/v1/runtime.js'
 import { systemClock } from '../../../services/supervisor/clock.js'
 import { openCore } from '../../../services/supervisor/core.js'
 import { createContainer } from '../../../services/supervisor/domain/container/decide.js'
+import { removeSnapshot } from '../../../services/supervisor/domain/snapshot/decide.js'
 import { containerStream } from '../../../services/supervisor/domain/streams.js'
 import { requestTask, stepTask } from '../../../services/supervisor/domain/task/decide.js'
 import type { TaskEvent } from '../../../services/supervisor/domain/task/events.js'
-import type { NetworkCalls, RuntimeCalls } from '../../../services/supervisor/effects/ports.js'
+import type { NetworkCalls, RuntimeCalls, SnapshotterCalls } from '../../../services/supervisor/effects/ports.js'
+import { snapshotLane } from '../../../services/supervisor/effects/snapshots.js'
 import { type Batch, JournalUnavailable } from '../../../services/supervisor/journal/journal.js'
 import { openMemoryJournal } from '../../../services/supervisor/journal/memoryLog.js'
 import { Store } from '../../../services/supervisor/state/store.js'
@@ -21,6 +24,30 @@ const ns = 'default'
 const id = 'redis'
 const cause = { actor: { pid: 1, uid: 0, gid: 0, name: '' }, causation: 'test', correlation: 'request' }
 const { TaskCreateRequested: create, TaskStartRequested: start } = task
+
+/** Files of a snapshotter: by backend key, whether it is a layer. */
+function snapshotter(files: Map<string, boolean>, around: { commit: (work: () => void) => unknown }): SnapshotterCalls {
+  return calls<SnapshotterCalls>({
+    prepare: async ({ key }) => {
+      files.set(key, false)
+      return { mounts: [] }
+    },
+    commit: async ({ key, name }) => {
+      await around.commit(() => {
+        if (!files.delete(key)) throw notFound(key)
+        files.set(name, true)
+      })
+      return {}
+    },
+    usage: async ({ key }) => {
+      if (!files.has(key)) throw notFound(key)
+      return { size: 4096n, inodes: 1n }
+    },
+    async *list() {
+      yield { info: [...files.keys()].map(name => Info.fromPartial({ name })) }
+    },
+  })
+}
 
 /** A plugin's service of which only some methods are ever called. */
 function calls<Service extends object>(some: Partial<Service>): Service {
@@ -80,9 +107,12 @@ async function world(
     list: async () => ({ attachments: [] }),
     ...networkFaults,
   })
+  const files = new Map<string, boolean>()
+  const around = { commit: (work: () => void): unknown => work() }
+  const layers = snapshotter(files, around)
   const core = await openCore({
     ...{ store, journal, log, clock: systemClock(), observe: () => {} },
-    calls: { runtime, network, content: calls({}), snapshotter: () => calls({}) },
+    calls: { runtime, network, content: calls({}), snapshotter: () => layers },
   })
   t.teardown(() => core.close())
   const lane = containerStream(ns, id)
@@ -91,7 +121,7 @@ async function world(
     createContainer(ns, world.namespace(ns).container(id), { ...record, labels }, [Buffer.from('{}')]),
   )
   return {
-    ...{ core, store, journal, real, told, refusals, state },
+    ...{ core, store, journal, real, told, refusals, state, files, around },
     create: () =>
       core.runner.complete(cause, lane, world =>
         requestTask(ns, world.namespace(ns).container(id), world.namespace(ns).task(id), create),
@@ -99,8 +129,8 @@ async function world(
     step: (event: TaskEvent) =>
       core.runner.complete(cause, lane, world => stepTask(ns, world.namespace(ns).task(id), event)),
     /** The plugin registers, as it does after it has died. */
-    async recover(kind = 'runtime') {
-      const plugin = { kind, id: 'v2' }
+    async recover(kind = 'runtime', id = 'v2') {
+      const plugin = { kind, id }
       const epoch = await core.ledger.registered({ ...plugin, version: '1', endpoint: '', capabilities: [] })
       await core.ledger.ready(plugin, epoch)
       await core.reconciliation.settled()
@@ -245,3 +275,55 @@ t.test(
     t.equal(host.store.world.plugin('runtime', 'v2').state, 'ready')
   },
 )
+
+const layered = { namespace: ns, snapshotter: 'overlayfs', key: 'k' }
+const asked = { cause, lease: undefined, labels: {} }
+
+t.test('a commit whose answer was lost is finished, and who asks meanwhile waits for it', async t => {
+  const host = await world(t)
+  const { signal } = new AbortController()
+  const request = { ...asked, place: layered, signal }
+  await host.core.snapshots.prepare('active', request, '')
+  const { commit } = host.around
+  host.around.commit = work => {
+    work()
+    throw unavailable('the snapshotter went away')
+  }
+  await t.rejects(host.core.snapshots.requestCommit(request, 'n'), { message: /went away/ })
+  t.same([...host.files.values()], [true], 'it is a layer, and nobody knows')
+  host.around.commit = commit
+  const later = t.rejects(host.core.snapshots.mounts(layered, signal), { code: Code.NOT_FOUND })
+  const again = t.rejects(host.core.snapshots.requestCommit(request, 'n'), { code: Code.ALREADY_EXISTS })
+  const free = host.core.snapshots.prepare('active', request, '')
+  await host.recover('snapshotter', 'overlayfs')
+  await Promise.all([later, again, free])
+  t.match(host.told.slice(-2), ['SnapshotCommitted', 'SnapshotPrepared'])
+  t.equal(host.store.world.namespace(ns).commits.size, 0)
+})
+
+t.test('a commit that failed leaves the snapshot as it was', async t => {
+  const host = await world(t)
+  const { signal } = new AbortController()
+  const request = { ...asked, place: layered, signal }
+  await host.core.snapshots.prepare('active', request, '')
+  host.around.commit = () => Promise.reject(unimplemented('committing'))
+  await t.rejects(host.core.snapshots.requestCommit(request, 'n'), { code: Code.UNIMPLEMENTED })
+  t.same(await host.core.snapshots.mounts(layered, signal), [])
+  t.match(host.told.slice(-2), ['SnapshotCommitRequested', 'SnapshotCommitFailed'])
+})
+
+t.test('a snapshot that is removed while it is committed is gone', async t => {
+  const host = await world(t)
+  const { signal } = new AbortController()
+  const request = { ...asked, place: layered, signal }
+  await host.core.snapshots.prepare('active', request, '')
+  host.around.commit = async work => {
+    await host.core.runner.run(cause, snapshotLane(layered), world =>
+      removeSnapshot(layered, world.namespace(ns).snapshot('overlayfs', 'k'), 0),
+    )
+    work()
+  }
+  await t.rejects(host.core.snapshots.requestCommit(request, 'n'), { code: Code.NOT_FOUND })
+  const here = host.store.world.namespace(ns)
+  t.equal(here.snapshots.size + here.commits.size, 0)
+})

@@ -2,7 +2,7 @@
 import { accept, type Decision, type Refusal, refuse } from '../decision.js'
 import { snapshotStream } from '../streams.js'
 import type { Labels, Mount } from '../values.js'
-import type { SnapshotRecord } from './events.js'
+import type { OpenCommit, SnapshotRecord } from './events.js'
 
 /** Where a snapshot is named: keys of different snapshotters and namespaces never meet. */
 export interface SnapshotPlace {
@@ -13,13 +13,15 @@ export interface SnapshotPlace {
 
 /**
  * May this key be prepared on this parent? Asked before the plugin is, and again with what the plugin made it on: by then
- * the parent may be gone, and another have its name.
+ * the parent may be gone, and another have its name. `open` is a commit of the key, or to it.
  */
 export function mayPrepare(
   current: SnapshotRecord | undefined,
+  open: OpenCommit | undefined,
   parent: { name: string; record: SnapshotRecord | undefined; madeOn?: string },
   key: string,
 ): Refusal | undefined {
+  if (open) return beingCommitted(open)
   if (current) return refuse('already-exists', `snapshot "${key}"`)
   if (parent.name === '') return undefined
   if (!parent.record || (parent.madeOn ?? parent.record.backendKey) !== parent.record.backendKey)
@@ -39,26 +41,50 @@ export function prepared(
   return accept({ namespace, stream: snapshotStream(namespace, snapshotter, key), event })
 }
 
-/** Asked before the plugin is: may `key` be committed as `name`? */
-export function mayCommit(
-  current: SnapshotRecord | undefined,
-  existing: SnapshotRecord | undefined,
-  key: string,
-  name: string,
-): Refusal | undefined {
-  if (existing) return refuse('already-exists', `snapshot "${name}"`)
+/** `key` is to be committed as `name`. `open` is a commit of either, or to either. */
+export function requestCommit(
+  { namespace, snapshotter, key }: SnapshotPlace,
+  {
+    current,
+    existing,
+    open,
+  }: { current: SnapshotRecord | undefined; existing: SnapshotRecord | undefined; open: OpenCommit | undefined },
+  commit: { name: string; labels: Labels; lease: string | null },
+): Decision {
+  if (open) return beingCommitted(open)
+  if (existing) return refuse('already-exists', `snapshot "${commit.name}"`)
   if (!current) return refuse('not-found', `snapshot "${key}"`)
   if (current.kind !== 'active')
     return refuse('failed-precondition', `snapshot "${key}" is ${current.kind}, not active`)
-  return undefined
+  const event = { type: 'SnapshotCommitRequested', snapshotter, key, ...commit } as const
+  return accept({ namespace, stream: snapshotStream(namespace, snapshotter, key), event })
 }
 
-export function committed(
-  place: SnapshotPlace,
-  commit: { name: string; labels: Labels; backendKey: string; usage: { size: string; inodes: string } },
+export function commitFailed(
+  { namespace, snapshotter, key }: SnapshotPlace,
+  open: OpenCommit | undefined,
+  reason: string,
 ): Decision {
-  const { namespace, snapshotter, key } = place
-  const event = { type: 'SnapshotCommitted', snapshotter, key, ...commit } as const
+  if (open?.key !== key) return refuse('not-found', `commit of snapshot "${key}"`)
+  const event = { type: 'SnapshotCommitFailed', snapshotter, key, name: open.name, reason } as const
+  return accept({ namespace, stream: snapshotStream(namespace, snapshotter, key), event })
+}
+
+function beingCommitted({ key, name }: OpenCommit): Refusal {
+  return refuse('failed-precondition', `snapshot "${key}" is being committed as "${name}"`)
+}
+
+/** The plugin has committed it; it may have been removed meanwhile. */
+export function committed(
+  { namespace, snapshotter, key }: SnapshotPlace,
+  current: SnapshotRecord | undefined,
+  open: OpenCommit | undefined,
+  layer: { backendKey: string; usage: { size: string; inodes: string } },
+): Decision {
+  if (!current || open?.key !== key) return refuse('not-found', `snapshot "${key}"`)
+  const { name, labels } = open
+  const all = { name, labels: { ...current.labels, ...labels }, ...layer }
+  const event = { type: 'SnapshotCommitted', snapshotter, key, ...all } as const
   // The fact ends the key's lifecycle and begins the name's, both in one record.
   return accept({ namespace, stream: snapshotStream(namespace, snapshotter, key), event, ends: true })
 }

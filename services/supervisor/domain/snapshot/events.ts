@@ -16,6 +16,21 @@ export interface SnapshotPrepared extends OfSnapshot {
   backendKey: string
   mounts: readonly Mount[]
 }
+/** The plugin is about to make a layer of it: until the answer nobody knows whether it still is an active snapshot. */
+export interface SnapshotCommitRequested extends OfSnapshot {
+  type: 'SnapshotCommitRequested'
+  name: string
+  /** Added to those that it has. */
+  labels: Labels
+  /** The lease that the layer is added to, if it is still there then. */
+  lease: string | null
+}
+/** It is active as before. */
+export interface SnapshotCommitFailed extends OfSnapshot {
+  type: 'SnapshotCommitFailed'
+  name: string
+  reason: string
+}
 /** The active snapshot `key` is now the committed `name`. */
 export interface SnapshotCommitted extends OfSnapshot {
   type: 'SnapshotCommitted'
@@ -36,7 +51,16 @@ export interface SnapshotRemoved extends OfSnapshot {
   backendKey: string
 }
 
-export type SnapshotEvent = SnapshotPrepared | SnapshotCommitted | SnapshotUpdated | SnapshotRemoved
+export type SnapshotEvent =
+  | SnapshotPrepared
+  | SnapshotCommitRequested
+  | SnapshotCommitFailed
+  | SnapshotCommitted
+  | SnapshotUpdated
+  | SnapshotRemoved
+
+/** A commit that was asked for and is not answered. */
+export type OpenCommit = Readonly<Omit<SnapshotCommitRequested, 'type'>>
 
 /** A snapshot as the fold keeps it. */
 export interface SnapshotRecord {
