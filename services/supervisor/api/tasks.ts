@@ -8,16 +8,20 @@ import type { Clock } from '../clock.js'
 import type { Exec } from '../domain/exec/decide.js'
 import { requestExec, stepExec } from '../domain/exec/decide.js'
 import type { ExecEvent } from '../domain/exec/events.js'
-import { containerStream, execStream, taskStream } from '../domain/streams.js'
+import { execMachine } from '../domain/exec/machine.js'
+import { containerStream, execStream, networkStream, taskStream } from '../domain/streams.js'
 import type { Task } from '../domain/task/decide.js'
 import { requestTask, stepTask } from '../domain/task/decide.js'
 import type { TaskCreateRequested, TaskEvent, TaskState } from '../domain/task/events.js'
+import { taskMachine } from '../domain/task/machine.js'
 import { instantOf } from '../domain/time.js'
 import { checkIdentifier } from '../domain/validate.js'
 import type { Exit } from '../domain/values.js'
+import { answered } from '../effects/answers.js'
 import type { RuntimeCalls } from '../effects/ports.js'
 import type { Runner } from '../runner.js'
 import { mountFromProto, smallFromAny } from '../state/convert.js'
+import type { NamespaceState } from '../state/namespaceState.js'
 import type { Store } from '../state/store.js'
 import { type ApiCall, filtersOf, insist, namespacedCall } from './call.js'
 import { exitToProto } from './exit.js'
@@ -59,10 +63,15 @@ export function tasksService({ runner, store, runtime, clock }: Deps): Served<Ta
     return exec
   }
 
+  /** What was asked of it before is answered first, rather than held against a command. Signals do not wait. */
+  const settled = ({ namespace }: ApiCall, { signal }: CallContext, id: string, execId = '') =>
+    answered(store, () => openIntent(store.world.namespace(namespace), namespace, id, execId), { signal })
+
   return {
     create: unary(async (request, context) => {
       const call = namespacedCall(context, 'Tasks/Create')
       const { containerId } = request
+      await settled(call, context, containerId)
       const record = here(call).container(containerId).facts.record
       if (!record) throw notFound(`container "${containerId}" in namespace "${call.namespace}"`)
       if (request.checkpoint) throw unimplemented('restoring a task from a checkpoint')
@@ -84,6 +93,7 @@ export function tasksService({ runner, store, runtime, clock }: Deps): Served<Ta
 
     start: unary(async ({ containerId, execId }, context) => {
       const call = namespacedCall(context, 'Tasks/Start')
+      await settled(call, context, containerId, execId)
       if (execId === '') {
         const { pid } = taskOf(call, containerId).facts
         await step(call, { type: 'TaskStartRequested', containerId })
@@ -102,6 +112,7 @@ export function tasksService({ runner, store, runtime, clock }: Deps): Served<Ta
 
     delete: unary(async ({ containerId }, context) => {
       const call = namespacedCall(context, 'Tasks/Delete')
+      await settled(call, context, containerId)
       const before = taskOf(call, containerId)
       const ended = endOf(store, taskStream(call.namespace, containerId))
       try {
@@ -114,6 +125,7 @@ export function tasksService({ runner, store, runtime, clock }: Deps): Served<Ta
 
     deleteProcess: unary(async ({ containerId, execId }, context) => {
       const call = namespacedCall(context, 'Tasks/DeleteProcess')
+      await settled(call, context, containerId, execId)
       const { facts } = execOf(call, containerId, execId)
       await stepOfExec(call, { type: 'ExecDeleteRequested', containerId, execId })
       return { id: execId, pid: facts.pid, ...exitToProto(facts.exit) }
@@ -152,6 +164,8 @@ export function tasksService({ runner, store, runtime, clock }: Deps): Served<Ta
       const { namespace } = call
       const { containerId, execId } = request
       insist(checkIdentifier(execId), 'exec id')
+      await settled(call, context, containerId)
+      await settled(call, context, containerId, execId)
       taskOf(call, containerId)
       insist(request.spec ? undefined : 'the process spec is missing')
       const spec = { typeUrl: request.spec?.typeUrl ?? '', value: request.spec?.value ?? Buffer.alloc(0) }
@@ -177,6 +191,7 @@ export function tasksService({ runner, store, runtime, clock }: Deps): Served<Ta
 
     pause: unary(async ({ containerId }, context) => {
       const call = namespacedCall(context, 'Tasks/Pause')
+      await settled(call, context, containerId)
       taskOf(call, containerId)
       await step(call, { type: 'TaskPauseRequested', containerId })
       return {}
@@ -184,6 +199,7 @@ export function tasksService({ runner, store, runtime, clock }: Deps): Served<Ta
 
     resume: unary(async ({ containerId }, context) => {
       const call = namespacedCall(context, 'Tasks/Resume')
+      await settled(call, context, containerId)
       taskOf(call, containerId)
       await step(call, { type: 'TaskResumeRequested', containerId })
       return {}
@@ -233,6 +249,15 @@ export function tasksService({ runner, store, runtime, clock }: Deps): Served<Ta
     else execOf(call, id, execId)
     return call
   }
+}
+
+/** The stream of what is asked for and not answered. A task is born into its network, and leaves it at its end. */
+function openIntent(here: NamespaceState, namespace: string, id: string, execId: string): string | undefined {
+  if (execId !== '')
+    return execMachine.awaitsAnswer(here.exec(id, execId).state) ? execStream(namespace, id, execId) : undefined
+  if (taskMachine.awaitsAnswer(here.task(id).state)) return taskStream(namespace, id)
+  const isUnderWay = ['attaching', 'detaching'].includes(here.network(id).state)
+  return isUnderWay ? networkStream(namespace, id) : undefined
 }
 
 const hasMetrics = (state: TaskState) => ['created', 'running', 'pausing', 'paused', 'resuming'].includes(state)

@@ -9,10 +9,14 @@ import {
 import { ImagesService as Images } from '../../../proto/gen/containerd/services/images/v1/images.js'
 import { LeasesService as Leases } from '../../../proto/gen/containerd/services/leases/v1/leases.js'
 import { CreateTaskRequest, TasksService as Tasks } from '../../../proto/gen/containerd/services/tasks/v1/tasks.js'
+import { RuntimeService } from '../../../proto/gen/purser/runtime/v1/runtime.js'
 import { causeOf } from '../../../services/supervisor/api/call.js'
+import { tasksService } from '../../../services/supervisor/api/tasks.js'
+import { systemClock } from '../../../services/supervisor/clock.js'
 import { containerStream, requestStream, taskStream } from '../../../services/supervisor/domain/streams.js'
 import { stepTask } from '../../../services/supervisor/domain/task/decide.js'
 import type { TaskEvent } from '../../../services/supervisor/domain/task/events.js'
+import { pluginClient } from '../../../services/supervisor/plugins/clients.js'
 import { type Requests, requestAgeMaxNs, requestsMax } from '../../../services/supervisor/state/requests.js'
 import { decodeWorld, encodeWorld } from '../../../services/supervisor/state/snapshot.js'
 import { task as taskFacts } from '../domain/facts.js'
@@ -202,6 +206,33 @@ t.test('a repeat waits until recovery has found out what became of the first', a
   await record(taskFacts.TaskCreated)
   t.same(await repeat, { containerId: 'redis', pid: 42 })
   t.equal(runtime.starts, 1)
+})
+
+t.test('without an id a command waits for the answer to the one before, and is then decided', async t => {
+  const runtime = pluginClient(() => Promise.reject(unavailable('nobody')), RuntimeService)
+  const { rpc, happen, store } = await served(t, {
+    others: ({ runner, store }) => [
+      { definition: Tasks, implementation: { ...tasksService({ runner, store, clock: systemClock(), runtime }) } },
+    ],
+  })
+  await rpc.call(Containers.create, { container: redis })
+  const record = (event: TaskEvent) => happen({ namespace: 'default', stream: taskStream('default', 'redis'), event })
+  const create = (timeoutMs?: number) =>
+    rpc.call(Tasks.create, CreateTaskRequest.create({ containerId: 'redis' }), timeoutMs ? { timeoutMs } : {})
+  await record(taskFacts.TaskCreateRequested)
+
+  await t.rejects(create(50), { code: Code.DEADLINE_EXCEEDED })
+  const late = store.world.sequence
+  const next = create()
+  await rpc.call(Containers.get, { id: 'redis' }) // it has arrived by then
+  await record(taskFacts.TaskCreateFailed)
+  t.same(await next, { containerId: 'redis', pid: 0 })
+  t.equal(store.world.sequence, late + 2n, 'who has given up is not served any more')
+
+  const another = create()
+  await rpc.call(Containers.get, { id: 'redis' })
+  await record(taskFacts.TaskCreated)
+  await t.rejects(another, { code: Code.ALREADY_EXISTS })
 })
 
 t.test('the memory of requests is bounded by number and by age, and survives a snapshot of the fold', async t => {

@@ -27,7 +27,7 @@ export interface ServedOptions {
   plugins?: PluginListing[]
   feed?: Partial<FeedOptions>
   /** Services beside those that answer from the fold. */
-  others?(parts: { runner: Runner }): Service[]
+  others?(parts: { runner: Runner; store: Store }): Service[]
 }
 
 export async function served(t: Scope, { plugins = [], feed: feedOptions, others = () => [] }: ServedOptions = {}) {
@@ -68,7 +68,7 @@ export async function served(t: Scope, { plugins = [], feed: feedOptions, others
       version: '0.1.0',
       revision: 'abc',
     },
-    others({ runner }),
+    others({ runner, store }),
   )
   const directory = await mkdtemp(join(tmpdir(), 'purser-api-'))
   const listener = await listen(server, join(directory, 's.sock'))
