@@ -43,7 +43,7 @@ export function call<Request, Response>(
       metadataOf(options),
       grpcOptions(options),
       (error, response) => {
-        options.signal?.removeEventListener('abort', cancel)
+        forget()
         failpoint('plugin.answered', method.path)
         if (response !== undefined && !error) {
           end(Code.OK)
@@ -55,9 +55,7 @@ export function call<Request, Response>(
         reject(failure)
       },
     )
-    const cancel = () => underWay.cancel()
-    if (options.signal?.aborted) cancel()
-    else options.signal?.addEventListener('abort', cancel, { once: true })
+    const forget = cancelledBy(options.signal, underWay)
   })
 }
 
@@ -78,9 +76,7 @@ export async function* stream<Request, Response>(
     grpcOptions(options),
   )
   underWay.on('error', () => {}) // the iteration tells it
-  const cancel = () => underWay.cancel()
-  if (options.signal?.aborted) cancel()
-  else options.signal?.addEventListener('abort', cancel, { once: true })
+  const forget = cancelledBy(options.signal, underWay)
   let code: Code = Code.OK
   try {
     yield* underWay
@@ -89,7 +85,7 @@ export async function* stream<Request, Response>(
     code = failure.code
     throw failure
   } finally {
-    options.signal?.removeEventListener('abort', cancel)
+    forget()
     underWay.cancel()
     end(code)
   }
@@ -109,14 +105,20 @@ export function duplex<Request, Response>(
     metadataOf(options),
     grpcOptions(options),
   )
-  const cancel = () => underWay.cancel()
-  if (options.signal?.aborted) cancel()
-  else options.signal?.addEventListener('abort', cancel, { once: true })
+  const forget = cancelledBy(options.signal, underWay)
   underWay.once('status', ({ code }) => {
-    options.signal?.removeEventListener('abort', cancel)
+    forget()
     end(code)
   })
   return underWay
+}
+
+/** The answered function ends that. */
+function cancelledBy(signal: AbortSignal | undefined, call: { cancel(): void }): () => void {
+  const cancel = () => call.cancel()
+  if (signal?.aborted) cancel()
+  else signal?.addEventListener('abort', cancel, { once: true })
+  return () => signal?.removeEventListener('abort', cancel)
 }
 
 export function pluginSource(
