@@ -6,7 +6,7 @@ import type { Json } from '../kit/plugin.js'
 export type JsonObject = { [key: string]: Json }
 
 /** An OCI spec is some 10 to 30 KB; this is what ttrpc and gRPC would carry at all. */
-export const jsonMaxBytes = 16 << 20
+const jsonMaxBytes = 16 << 20
 
 // A long integer (RLIM_INFINITY is 18446744073709551615) travels as a string with a mark that nobody else can know.
 const mark = randomUUID()

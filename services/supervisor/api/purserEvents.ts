@@ -1,4 +1,5 @@
 // purser.events.v1.Events: what happens, what happened, and what was the case at any moment.
+import type { Logger } from 'pino'
 import { invalidArgument, notFound, outOfRange } from '../../../plugins/kit/errors.js'
 import { type CallContext, serverStream, unary } from '../../../plugins/kit/serve.js'
 import type {
@@ -27,15 +28,16 @@ import { single } from './request.js'
 
 export interface PurserEventsDeps extends FeedDeps {
   store: Store
+  log: Logger
 }
 
 const pageDefault = 500
 const pageMax = 5000
 
-export function purserEventsService({ store, ...deps }: PurserEventsDeps): EventsServer {
+export function purserEventsService({ store, log, ...deps }: PurserEventsDeps): EventsServer {
   const { feed } = deps
   const { journal } = feed
-  const past = new Past(journal)
+  const past = new Past(journal, log)
 
   return {
     subscribe: feedStream(deps, (request: SubscribeRequest): Wish<SubscribeResponse> => {

@@ -180,7 +180,7 @@ function pluginServices({ runner, store, clock, calls, snapshots, blobs, directo
 }
 
 async function contentRoot(directory: PluginDirectory): Promise<string> {
-  const plugin = directory.peek('content', 'local') ?? (await directory.find('content', 'local'))
+  const plugin = await directory.find('content', 'local')
   const { root } = plugin.exports
   if (root === undefined) throw failedPrecondition(`${plugin.title} exports no root to read blobs from`)
   return root

@@ -5,6 +5,7 @@ import type { TasksServer } from '../../../proto/gen/containerd/services/tasks/v
 import type { Metric } from '../../../proto/gen/containerd/types/metrics.js'
 import type { Process } from '../../../proto/gen/containerd/v1/types/task.js'
 import type { Clock } from '../clock.js'
+import type { DomainEvent } from '../domain/decision.js'
 import type { Exec } from '../domain/exec/decide.js'
 import { requestExec, stepExec } from '../domain/exec/decide.js'
 import type { ExecEvent } from '../domain/exec/events.js'
@@ -101,10 +102,10 @@ export function tasksService({ runner, store, runtime, clock }: Deps): Served<Ta
       }
       execOf(call, containerId, execId)
       // Its record may be gone before the answer, when it ends at once and is deleted by another client.
-      const started = pidOfStart(store, call.namespace, containerId, execId)
+      const started = remember(store, execStream(call.namespace, containerId, execId), pidOfStart)
       try {
         await stepOfExec(call, { type: 'ExecStartRequested', containerId, execId })
-        return { pid: started.pid() }
+        return { pid: started.last() ?? 0 }
       } finally {
         started.stop()
       }
@@ -114,10 +115,10 @@ export function tasksService({ runner, store, runtime, clock }: Deps): Served<Ta
       const call = namespacedCall(context, 'Tasks/Delete')
       await settled(call, context, containerId)
       const before = taskOf(call, containerId)
-      const ended = endOf(store, taskStream(call.namespace, containerId))
+      const ended = remember(store, taskStream(call.namespace, containerId), exitOf)
       try {
         await step(call, { type: 'TaskDeleteRequested', containerId })
-        return { id: '', pid: before.facts.pid, ...exitToProto(ended.exit()) }
+        return { id: '', pid: before.facts.pid, ...exitToProto(ended.last() ?? null) }
       } finally {
         ended.stop()
       }
@@ -285,9 +286,10 @@ async function collectMetrics(
 function nextExit(store: Store, stream: string, context: CallContext): Promise<Exit> {
   return new Promise((resolve, reject) => {
     const unsubscribe = store.subscribeStream(stream, ({ event }) => {
-      if (!('exit' in event)) return
+      const exit = exitOf(event)
+      if (!exit) return
       finish()
-      resolve(event.exit)
+      resolve(exit)
     })
     const cancelled = () => {
       finish()
@@ -302,22 +304,17 @@ function nextExit(store: Store, stream: string, context: CallContext): Promise<E
   })
 }
 
-/** Remembers the exit that a lifecycle ends with, while its record goes. */
-function endOf(store: Store, stream: string): { exit(): Exit | null; stop(): void } {
-  let exit: Exit | null = null
+/** Remembers the last of what a lifecycle tells, while its record goes. */
+function remember<T>(store: Store, stream: string, read: (event: DomainEvent) => T | undefined) {
+  let last: T | undefined
   const stop = store.subscribeStream(stream, ({ event }) => {
-    if ('exit' in event) exit = event.exit
+    last = read(event) ?? last
   })
-  return { exit: () => exit, stop }
+  return { last: () => last, stop }
 }
 
-function pidOfStart(store: Store, namespace: string, containerId: string, execId: string) {
-  let pid = 0
-  const stop = store.subscribeStream(execStream(namespace, containerId, execId), ({ event }) => {
-    if (event.type === 'ExecStarted') pid = event.pid
-  })
-  return { pid: () => pid, stop }
-}
+const exitOf = (event: DomainEvent) => ('exit' in event ? event.exit : undefined)
+const pidOfStart = (event: DomainEvent) => (event.type === 'ExecStarted' ? event.pid : undefined)
 
 /** As containerd answers: the container's id is in `id`, and `container_id` is empty. */
 function processOfTask(id: string, { state, facts }: Task): Process {

@@ -41,7 +41,7 @@ export interface Fact {
   ends?: boolean
 }
 
-/** Why a command is refused. One table (api/status.ts) maps these to gRPC codes. */
+/** Why a command is refused. One table (runner.ts) maps these to gRPC codes. */
 export type RefusalReason = 'already-exists' | 'failed-precondition' | 'invalid-argument' | 'not-found'
 
 export interface Refusal {

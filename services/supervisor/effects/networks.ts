@@ -13,9 +13,9 @@ import type { NetworkCalls } from './ports.js'
 import { answerTo } from './supervisor.js'
 
 /** The label by which a container asks for a network. */
-export const networkLabel = 'io.purser/network'
+const networkLabel = 'io.purser/network'
 /** The label in which it finds its addresses, comma-separated in CIDR notation, while it holds them. */
-export const addressesLabel = 'io.purser/network.addresses'
+const addressesLabel = 'io.purser/network.addresses'
 
 /** A chain of CNI plugins takes a tenth of a second; a DHCP lease may take many. */
 const callDeadlineMs = 90_000

@@ -1,7 +1,8 @@
 // What was the case at a moment: the fold up to there, from the newest snapshot before it and the records that follow.
+import type { Logger } from 'pino'
 import { Lanes } from '../../../plugins/kit/lanes.js'
 import type { Journal, Sequence } from '../journal/journal.js'
-import { decodeWorld } from '../state/snapshot.js'
+import { newestWorld } from '../state/store.js'
 import { World } from '../state/world.js'
 import { ahead, tooEarly, unreadable } from './errors.js'
 import { firstAt } from './since.js'
@@ -12,7 +13,10 @@ export class Past {
   /** A world of former days can be as large as the present one: one is made at a time. */
   private readonly lanes = new Lanes()
 
-  constructor(private readonly journal: Journal) {}
+  constructor(
+    private readonly journal: Journal,
+    private readonly log: Logger,
+  ) {}
 
   /** The last sequence that belongs to a moment. Rejects when it is ahead. */
   async sequenceAt(moment: Moment): Promise<Sequence> {
@@ -42,12 +46,8 @@ export class Past {
 
   /** The newest world that was written out at or before `sequence`, or the empty one. */
   private async before(sequence: Sequence): Promise<World> {
-    let snapshot = await this.journal.loadSnapshot(sequence)
-    while (snapshot) {
-      const world = decodeWorld(snapshot.state)
-      if (world) return world
-      snapshot = snapshot.sequence > 0n ? await this.journal.loadSnapshot(snapshot.sequence - 1n) : undefined
-    }
+    const world = await newestWorld(this.journal, this.log, sequence)
+    if (world) return world
     if (this.journal.first() > 1n) throw tooEarly(sequence, (await this.journal.snapshots()).at(-1))
     return new World()
   }

@@ -23,7 +23,7 @@ export interface Sources {
 }
 
 const journalReasons = ['full', 'read-only', 'failed', 'damaged'] as const
-export const pluginStates = ['opening', 'ready', 'draining', 'lost', 'left'] as const
+const pluginStates = ['opening', 'ready', 'draining', 'lost', 'left'] as const
 
 /** Of a flush to disk, in seconds. */
 const flushBuckets = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1]

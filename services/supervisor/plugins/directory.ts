@@ -73,11 +73,6 @@ export class PluginDirectory {
     return slot.serving ?? (await this.#wait(slot, kind, id, options))
   }
 
-  /** The serving plugin, without waiting. */
-  peek(kind: PluginKind, id: string): LivePlugin | undefined {
-    return this.#slots.get(key(kind, id))?.serving
-  }
-
   /** Everything known, also what is gone: the newest registration of each (kind, id), and older ones that drain. */
   list(): PluginStatus[] {
     return [...this.#slots.values()].flatMap(slot => {

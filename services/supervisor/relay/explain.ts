@@ -4,7 +4,7 @@ import { SessionEnded } from './ended.js'
 import { apiCode, Unfit } from './stream.js'
 
 /** Kinds of failures, as metrics count them. */
-export const failureReasons = [
+const failureReasons = [
   'unreachable',
   'lost',
   'timeout',

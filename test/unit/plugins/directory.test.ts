@@ -29,7 +29,7 @@ t.test('a call waits for a plugin that is configured, and is told when it does n
   const plugin = directory.add(facts('1'), 1n)
   directory.ready(plugin, { root: '/x' })
   t.equal(await waiting, plugin)
-  t.equal(directory.peek('snapshotter', 'overlayfs'), plugin)
+  t.equal(await directory.find('snapshotter', 'overlayfs'), plugin)
 })
 
 t.test('a plugin that nobody ever spoke of is not waited for', async t => {
