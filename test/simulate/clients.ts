@@ -3,6 +3,7 @@
 import type { StatusError } from '../../plugins/kit/errors.js'
 import { Code, toStatusError } from '../../plugins/kit/errors.js'
 import { Container } from '../../proto/gen/containerd/services/containers/v1/containers.js'
+import { Image } from '../../proto/gen/containerd/services/images/v1/images.js'
 import { CreateTaskRequest, ExecProcessRequest } from '../../proto/gen/containerd/services/tasks/v1/tasks.js'
 import type { NamespaceState } from '../../services/supervisor/state/namespaceState.js'
 import { Chance } from './random.js'
@@ -32,7 +33,8 @@ interface Wish {
   waits?: boolean
 }
 
-const namespaces = ['one', 'two']
+/** In the last one little happens, so that it is empty at times. */
+const namespaces = ['one', 'one', 'one', 'two', 'two', 'two', 'three']
 const snapshotter = 'overlayfs'
 const numbered = (prefix: string, count: number) => Array.from({ length: count }, (_, index) => `${prefix}${index}`)
 const containers = numbered('c', 4)
@@ -40,6 +42,10 @@ const digests = numbered('', 4).map(number => `sha256:${number.repeat(64)}`)
 
 const task = (here: NamespaceState, { id }: Subject) => here.task(id).state
 const exec = (here: NamespaceState, { id, execId }: Subject) => here.exec(id, execId).state
+const image = (name: string, digest: string) => {
+  const target = { mediaType: 'application/vnd.oci.image.index.v1+json', digest, size: 100n, annotations: {} }
+  return Image.create({ name, target })
+}
 const active = (here: NamespaceState, { key }: Subject) => here.snapshot(snapshotter, key)?.kind === 'active'
 
 const wishes: readonly Wish[] = [
@@ -224,6 +230,57 @@ const wishes: readonly Wish[] = [
       supervisor.call(client, supervisor.api.content.delete, { digest, sync: false }, from),
   },
   {
+    name: 'create image',
+    weight: 4,
+    fits: (here, { name }) => !here.images.has(name),
+    promises: 'ImageCreated',
+    make: (supervisor, client, { name, digest, ...from }) =>
+      supervisor.call(
+        client,
+        supervisor.api.images.create,
+        { image: image(name, digest), sourceDateEpoch: undefined },
+        from,
+      ),
+  },
+  {
+    name: 'move image',
+    weight: 2,
+    fits: (here, { name }) => here.images.has(name),
+    promises: 'ImageUpdated',
+    make: (supervisor, client, { name, digest, ...from }) => {
+      const request = { image: image(name, digest), updateMask: ['target'], sourceDateEpoch: undefined }
+      return supervisor.call(client, supervisor.api.images.update, request, from)
+    },
+  },
+  {
+    name: 'delete image',
+    weight: 3,
+    fits: (here, { name }) => here.images.has(name),
+    promises: 'ImageDeleted',
+    make: (supervisor, client, { name, digest, chance, ...from }) => {
+      const target = chance.happens(0.5) ? image(name, digest).target : undefined
+      return supervisor.call(client, supervisor.api.images.delete, { name, sync: false, target }, from)
+    },
+  },
+  {
+    name: 'create namespace',
+    weight: 1,
+    fits: here => here.contents().length === 0,
+    promises: 'NamespaceCreated',
+    make: (supervisor, client, { ...from }) => {
+      const namespace = { name: from.namespace, labels: {} }
+      return supervisor.call(client, supervisor.api.namespaces.create, { namespace }, from)
+    },
+  },
+  {
+    name: 'delete namespace',
+    weight: 6,
+    fits: here => here.contents().length === 0,
+    promises: 'NamespaceDeleted',
+    make: (supervisor, client, { ...from }) =>
+      supervisor.call(client, supervisor.api.namespaces.delete, { name: from.namespace }, from),
+  },
+  {
     name: 'create lease',
     weight: 3,
     fits: (here, { leaseId }) => !here.leases.has(leaseId),
@@ -312,6 +369,8 @@ function aboutOf({ name }: Wish, { id, execId, key, name: layer, digest, leaseId
   if (name.endsWith('process')) return `${id}/${execId}`
   if (name.endsWith('snapshot')) return `${key} (${layer})`
   if (name.endsWith('content')) return digest.slice(0, 9)
+  if (name.endsWith('image')) return layer
+  if (name.endsWith('namespace')) return ''
   return name.endsWith('lease') ? leaseId : id
 }
 

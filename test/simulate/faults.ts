@@ -4,6 +4,7 @@ import type { Chance } from './random.js'
 const weights = {
   'the supervisor is killed': 4,
   'the power goes': 2,
+  'the supervisor is stopped': 2,
   'the plugin host is killed': 5,
   'the plugin host hangs': 1,
   'the disk is full': 1,
@@ -21,6 +22,7 @@ export interface Fault {
 const names: Fault['name'][] = [
   'the supervisor is killed',
   'the power goes',
+  'the supervisor is stopped',
   'the plugin host is killed',
   'the plugin host hangs',
   'the disk is full',

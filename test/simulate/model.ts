@@ -19,6 +19,14 @@ class Space {
   readonly blobs = new Set<string>()
   readonly leases = new Set<string>()
   readonly networks = new Map<string, string>()
+  /** Digests by name. */
+  readonly images = new Map<string, string>()
+
+  /** Leases go with their namespace. */
+  get isEmpty(): boolean {
+    const { containers, tasks, execs, snapshots, blobs, networks, images } = this
+    return [containers, tasks, execs, snapshots, blobs, networks, images].every(({ size }) => size === 0)
+  }
 }
 
 const networkTransitions: Record<string, Record<string, string>> = {
@@ -63,6 +71,12 @@ export class Model {
       compare('snapshots', mine.snapshots.keys(), theirs.snapshots.get('overlayfs')?.keys() ?? [])
       compare('blobs', mine.blobs, theirs.blobs.keys())
       compare('leases', mine.leases, theirs.leases.keys())
+      const images = [...theirs.images].map(([name, { record }]) => `${name}=${record.target.digest}`)
+      compare(
+        'images',
+        [...mine.images].map(([name, digest]) => `${name}=${digest}`),
+        images,
+      )
       const networks = [...theirs.networks].map(([id, { state }]) => `${id}=${state}`)
       compare(
         'networks',
@@ -131,6 +145,20 @@ export class Model {
       case 'ContentDeleted':
         insist(space.blobs.delete(text('digest')), 'it is not there')
         return
+      case 'ImageCreated':
+      case 'ImageUpdated': {
+        const { name, digest } = imageOf(event.image)
+        insist(space.images.has(name) === (type === 'ImageUpdated'), 'it is there, or is not')
+        space.images.set(name, digest)
+        return
+      }
+      case 'ImageDeleted':
+        insist(space.images.delete(text('name')), 'it is not there')
+        return
+      case 'NamespaceDeleted':
+        insist(space.isEmpty, 'something is in it')
+        space.leases.clear()
+        return
       case 'LeaseCreated':
         insist(!space.leases.has(id), 'it is there')
         space.leases.add(id)
@@ -183,6 +211,12 @@ export class Model {
     this.spaces.set(name, known)
     return known
   }
+}
+
+function imageOf(image: unknown): { name: string; digest: string } {
+  const read = (of: unknown, name: string): unknown =>
+    typeof of === 'object' && of !== null ? Object.getOwnPropertyDescriptor(of, name)?.value : undefined
+  return { name: String(read(image, 'name')), digest: String(read(read(image, 'target'), 'digest')) }
 }
 
 function after(table: object, state: string, type: string): string | undefined {

@@ -31,12 +31,16 @@ export interface Outcome {
   granted: number
   faults: number
   records: number
+  /** The wishes and faults whose time came: "wish 0", "fault 0" … */
+  drawn: readonly string[]
   /** What should not have been; undefined when all is well. */
   wrong: string | undefined
 }
 
 const seconds = 1_000_000
 const patience = 900 * seconds
+/** As long as systemd would wait. */
+const stopPatience = 90 * seconds
 
 export function simulate(options: SimulationOptions): Promise<Outcome> {
   return new Simulation(options).run()
@@ -53,9 +57,11 @@ class Simulation {
   private readonly operator = new Party('operator')
   private readonly acknowledged = new Map<string, string>()
   private supervisor: Supervisor | undefined
+  private stopping: Supervisor | undefined
   private wrong: string | undefined
   private storming = true
   private faults = 0
+  private readonly drawn: string[] = []
   private records = 0
   private lives = 0
   private about = 0
@@ -97,9 +103,10 @@ class Simulation {
       process.off('unhandledRejection', rejected)
     }
     const { steps, hash } = this.time
-    const { records } = this
+    const { records, drawn } = this
     const { made: wishes, granted } = this.clients
-    return { seed: this.options.seed, steps, hash, wishes, granted, faults: this.faults, records, wrong: this.wrong }
+    const { seed } = this.options
+    return { seed, steps, hash, wishes, granted, faults: this.faults, records, drawn, wrong: this.wrong }
   }
 
   /** The supervisor begins a life; what keeps it from opening lets it be tried again. */
@@ -124,9 +131,10 @@ class Simulation {
   }
 
   private crash(power: boolean): void {
-    const { supervisor } = this
+    const supervisor = this.supervisor ?? this.stopping
     if (!supervisor) return // it is opening: let it
     this.supervisor = undefined
+    this.stopping = undefined
     supervisor.crash()
     if (power) this.disk.cutPower()
     else this.disk.crash()
@@ -138,6 +146,30 @@ class Simulation {
     this.time.after(this.chance.delay(100_000), this.operator, 'operator starts', () => this.start())
   }
 
+  /** It ends as a signal asks it to; what still goes on after it has said that it ended is a fault. */
+  private stop(): void {
+    const { supervisor } = this
+    if (!supervisor) return
+    this.supervisor = undefined
+    this.stopping = supervisor
+    const late = this.time.after(stopPatience, this.operator, 'operator waits no longer', () => {
+      if (supervisor.party.alive) this.fail('the supervisor does not stop')
+    })
+    void supervisor.stop().then(
+      () => {
+        late.cancelled = true
+        if (!supervisor.party.alive) return // it was killed meanwhile
+        this.tell(() => 'the supervisor has stopped')
+        this.stopping = undefined
+        supervisor.crash()
+        this.disk.crash()
+        this.host.die()
+        this.time.after(this.chance.delay(100_000), this.operator, 'operator starts', () => this.start())
+      },
+      error => this.fail(`the supervisor cannot stop: ${describe(error)}`),
+    )
+  }
+
   private nextWish(number: number): void {
     const chance = new Chance(this.options.seed, `pause ${number}`)
     // Some come together and want something of the same: where one finds the other's work half done.
@@ -146,6 +178,7 @@ class Simulation {
     this.time.after(chance.delay(isClose ? 80 : 5_000), this.operator, 'wish', () => {
       if (!this.storming) return
       this.about = about
+      this.drawn.push(`wish ${number}`)
       this.nextWish(number + 1)
       const { supervisor, options } = this
       if (supervisor && !options.without?.has(`wish ${number}`)) {
@@ -159,6 +192,7 @@ class Simulation {
     const chance = new Chance(this.options.seed, `fault ${number}`)
     this.time.after(chance.delay(250_000), this.operator, 'fault', () => {
       if (!this.storming) return
+      this.drawn.push(`fault ${number}`)
       this.nextFault(number + 1)
       if (this.options.without?.has(`fault ${number}`)) return
       const fault = faultOf(chance)
@@ -174,6 +208,7 @@ class Simulation {
     const acts: Record<Fault['name'], () => void> = {
       'the supervisor is killed': () => this.crash(false),
       'the power goes': () => this.crash(true),
+      'the supervisor is stopped': () => this.stop(),
       'the plugin host is killed': () => this.host.die(),
       // For longer, and its plugins would have to register anew: it is killed then.
       'the plugin host hangs': () => this.host.stop(Math.min(chance.delay(20 * seconds), 60 * seconds)),
@@ -214,7 +249,7 @@ class Simulation {
     this.disk.failing = false
     this.broker.start()
     for (const part of [this.host, this.broker]) part.calm = true
-    if (this.supervisor?.journal.health().writable === false) this.crash(false)
+    if ((this.supervisor ?? this.stopping)?.journal.health().writable === false) this.crash(false)
     const until = this.time.now + patience
     for (;;) {
       await this.time.run(this.time.now + seconds, () => this.wrong !== undefined)

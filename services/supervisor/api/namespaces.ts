@@ -1,5 +1,5 @@
 // containerd.services.namespaces.v1.Namespaces: the names that keep clients apart, and their labels.
-import { unary } from '../../../plugins/kit/serve.js'
+import { type Served, unary } from '../../../plugins/kit/serve.js'
 import type { Namespace, NamespacesServer } from '../../../proto/gen/containerd/services/namespaces/v1/namespace.js'
 import { isRefusal } from '../domain/decision.js'
 import { createNamespace, deleteNamespace, updateNamespace } from '../domain/namespace/decide.js'
@@ -18,7 +18,7 @@ export interface NamespacesDeps {
   store: Store
 }
 
-export function namespacesService({ runner, store }: NamespacesDeps): NamespacesServer {
+export function namespacesService({ runner, store }: NamespacesDeps): Served<NamespacesServer> {
   return {
     // One that was never used is as good as any other: clients ask before their first use.
     get: unary(({ name }) => {
