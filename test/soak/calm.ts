@@ -33,10 +33,13 @@ export async function calm(ground: Ground, subscribers: Subscribers, minutes: nu
   return { minutes, events, ...measure(ground) }
 }
 
+/** Events too go out: until then, listeners may meet the nats-server of a supervisor that is no more. */
 async function answers({ host }: Ground): Promise<void> {
   const served = async () =>
     (await host.ctr('tasks', 'ls')).code === 0 && (await host.ctr('snapshots', 'ls')).code === 0
   await until('the supervisor to serve', served, { timeoutMs: patienceMs })
+  const relays = async () => /^purser_relay_connected 1$/m.test(await host.metrics())
+  await until('events to go out', relays, { timeoutMs: patienceMs })
 }
 
 /** What was acknowledged as running runs, unless its shim was killed. */

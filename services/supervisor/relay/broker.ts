@@ -1,6 +1,8 @@
 // The broker that the relay publishes to: where it is, and how to log in.
 import { readFile } from 'node:fs/promises'
-import type { ConnectionOptions, TlsOptions } from 'nats'
+import { isIP } from 'node:net'
+import { checkServerIdentity, type ConnectionOptions as NodeTls } from 'node:tls'
+import type { Authenticator, ConnectionOptions, TlsOptions } from 'nats'
 
 /** What an operator has to know: what is wrong, and what to do. */
 export interface Problem {
@@ -53,7 +55,7 @@ export function remoteBroker(settings: RemoteSettings): Broker {
   return {
     name: address.servers.join(','),
     exclusive: false,
-    endpoint: async () => ({ ...address, ...(await secrets(settings, address.tls !== undefined)) }),
+    endpoint: async () => ({ ...address, ...(await secrets(settings, address)) }),
     problem: () => undefined,
     close: async () => {},
   }
@@ -80,32 +82,46 @@ export function parseUrl(text: string): Address {
   return address
 }
 
-async function secrets(settings: RemoteSettings, tlsWanted: boolean): Promise<ConnectionOptions> {
+async function secrets(settings: RemoteSettings, { tls: tlsWanted, servers }: Address): Promise<ConnectionOptions> {
   const { credentialsFile, nkeyFile, user, passwordFile, tokenFile, tls } = settings
   const options: ConnectionOptions = {}
   if (credentialsFile !== undefined) {
     const { credsAuthenticator } = await import('./nats.js')
     const credentials = await contents(credentialsFile)
-    options.authenticator = wellFormed(credentialsFile, () => credsAuthenticator(credentials))
+    options.authenticator = wellFormed(credentialsFile, credsAuthenticator(credentials))
   }
   if (nkeyFile !== undefined) {
     const { nkeyAuthenticator } = await import('./nats.js')
     const seed = Buffer.from((await contents(nkeyFile)).toString().trim())
-    options.authenticator = wellFormed(nkeyFile, () => nkeyAuthenticator(seed))
+    options.authenticator = wellFormed(nkeyFile, nkeyAuthenticator(seed))
   }
   if (user !== undefined && passwordFile !== undefined) Object.assign(options, { user, pass: await line(passwordFile) })
   if (tokenFile !== undefined) options.token = await line(tokenFile)
-  if (tlsWanted || tls !== undefined) options.tls = await tlsOptions(tls ?? {})
+  if (tlsWanted !== undefined || tls !== undefined) options.tls = await tlsOptions(tls ?? {}, servers)
   return options
 }
 
-async function tlsOptions({ caFile, certFile, keyFile }: NonNullable<RemoteSettings['tls']>): Promise<TlsOptions> {
-  const options: TlsOptions = {}
+async function tlsOptions(
+  { caFile, certFile, keyFile }: NonNullable<RemoteSettings['tls']>,
+  servers: string[],
+): Promise<TlsOptions> {
+  const options: TlsOptions & Pick<NodeTls, 'checkServerIdentity'> = {}
+  // A server that is named by its address has no name for TLS, and Node would ask for a certificate of "localhost".
+  const unnamed = servers.map(hostOf).filter(host => isIP(host) !== 0 || host === 'localhost')
+  if (unnamed.length > 0)
+    options.checkServerIdentity = (name, certificate) => {
+      const names = name === 'localhost' ? unnamed : [name]
+      const objections = names.map(name => checkServerIdentity(name, certificate))
+      return objections.includes(undefined) ? undefined : objections.at(-1)
+    }
   if (caFile !== undefined) options.ca = (await contents(caFile)).toString()
   if (certFile !== undefined) options.cert = (await contents(certFile)).toString()
   if (keyFile !== undefined) options.key = (await contents(keyFile)).toString()
   return options
 }
+
+/** `[::1]:4222` → `::1` */
+const hostOf = (server: string): string => server.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1')
 
 async function contents(path: string): Promise<Buffer> {
   try {
@@ -118,10 +134,11 @@ async function contents(path: string): Promise<Buffer> {
 
 const line = async (path: string): Promise<string> => (await contents(path)).toString().replace(/\r?\n$/, '')
 
-/** The client's own words about a bad key might hold a part of it. */
-function wellFormed<T>(path: string, make: () => T): T {
+/** Tried out here: the client would find out in the midst of a login, and its words might hold a part of the key. */
+function wellFormed(path: string, authenticator: Authenticator): Authenticator {
   try {
-    return make()
+    authenticator('a nonce')
+    return authenticator
   } catch {
     throw new Misconfigured(`${path} holds no credentials for NATS`, 'make it anew with `nsc` or `nk`')
   }

@@ -1,6 +1,7 @@
 // One connection to the broker, from login to its end: find the place, then publish in order.
 import { Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { TLSSocket } from 'node:tls'
 import type { ConnectionOptions, JetStreamManager, NatsConnection } from 'nats'
 import type { JournalRecord, Sequence } from '../journal/journal.js'
 import type { Publication } from '../state/publication.js'
@@ -58,14 +59,20 @@ export async function runSession(options: SessionOptions, signal: AbortSignal): 
 /**
  * What the kernel still holds for a broker that is cut off would be sent when the way is open again, minutes later:
  * behind the back of the next session, and perhaps after the stream has forgotten the messages' ids. The client keeps
- * its socket to itself; where it is not found (another version, TLS), the stream's duplicate window has to do.
+ * its socket to itself, and TLS the one below it; where it is not found (another version), the stream's duplicate window
+ * has to do.
  */
 function reset(connection: NatsConnection): void {
-  const socket = ['protocol', 'transport', 'socket'].reduce(
-    (value: unknown, name) => (typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined),
-    connection,
+  const socket = at(connection, 'protocol', 'transport', 'socket')
+  const plain = socket instanceof TLSSocket ? at(socket, '_parent') : socket
+  if (plain instanceof Socket && !plain.destroyed) plain.resetAndDestroy()
+}
+
+function at(thing: unknown, ...path: string[]): unknown {
+  return path.reduce(
+    (value, name) => (typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined),
+    thing,
   )
-  if (socket instanceof Socket && !('encrypted' in socket) && !socket.destroyed) socket.resetAndDestroy()
 }
 
 async function dial(

@@ -6,7 +6,9 @@ import { readFileSync } from 'node:fs'
 import { createServer, connect as dial } from 'node:net'
 import { nanos } from 'nats'
 import t from 'tap'
+import { remoteBroker } from '../../../services/supervisor/relay/broker.js'
 import { pause, type Scope, until } from '../../harness/wait.js'
+import { authority } from './authority.js'
 import {
   caughtUp,
   client,
@@ -120,46 +122,49 @@ t.test('a slow link is used, not given up, and little is held for it', async t =
 
 t.test('a partition without a word of farewell is noticed, and nothing of before arrives late', async t => {
   const link = await namespace(t)
-  const server = spawn(
-    'ip',
-    ['netns', 'exec', link.name, 'nats-server', '-js', '-sd', await directory(t), '-a', link.there],
-    {
-      stdio: 'ignore',
-    },
+  const at = await authority(await directory(t), link.there)
+  const tls = { caFile: at('ca.pem') }
+  const plain = { url: `nats://${link.there}:4222` }
+  const secret = { url: `tls://${link.there}:4223`, tls }
+  await link.nats('-p', '4222')
+  await link.nats('-p', '4223', '--tls', '--tlscert', at('server.pem'), '--tlskey', at('server.key'))
+  // Left to itself, the client asks for a certificate of localhost.
+  const credulous = { ...tls, checkServerIdentity: () => undefined }
+  const connect = async ({ url }: { url: string }) =>
+    client(t, { servers: url.replace(/.*:\/\//, ''), ...(url.startsWith('tls') && { tls: credulous }) })
+  const sides = await Promise.all(
+    [plain, secret].map(async settings => {
+      const connection = await until('nats-server', () => connect(settings).catch(() => undefined), patient)
+      const manager = await connection.jetstreamManager()
+      await manager.streams.add({ name: 'PURSER', subjects: ['purser.>'], duplicate_window: nanos(100) })
+      const journal = new TinyJournal()
+      journal.add(100)
+      const made = new Set<bigint>()
+      const publish = (of: Parameters<typeof publication>[0]) => {
+        made.add(of.sequence)
+        return publication(of)
+      }
+      const broker = remoteBroker(settings)
+      const relay = await relayTo(t, journal, { broker, answerTimeoutMs: 1_000, publication: publish })
+      await caughtUp(relay, journal)
+      return { settings, journal, relay, made }
+    }),
   )
-  t.teardown(async () => {
-    const exit = once(server, 'exit')
-    server.kill('SIGKILL')
-    await exit
-  })
-  const url = `nats://${link.there}:4222`
-  await until(
-    'nats-server',
-    () =>
-      client(t, { servers: url }).then(
-        () => true,
-        () => false,
-      ),
-    patient,
-  )
-  const connection = await client(t, { servers: url })
-  const manager = await connection.jetstreamManager()
-  await manager.streams.add({ name: 'PURSER', subjects: ['purser.>'], duplicate_window: nanos(100) })
-  const journal = new TinyJournal()
-  journal.add(100)
-  const relay = await relayTo(t, journal, { url, answerTimeoutMs: 1_000 })
-  await caughtUp(relay, journal)
 
   link.drop()
-  journal.add(1000)
-  await until('it to be noticed', () => relay.status().problem, patient)
+  for (const { journal } of sides) journal.add(1000)
+  for (const { relay } of sides) await until('it to be noticed', () => relay.status().problem, patient)
   await pause(partitionSeconds * 1000)
-  t.match(relay.status(), { cursor: 100n, released: 0n, lag: 1000n })
+  for (const { relay, made } of sides) {
+    t.match(relay.status(), { cursor: 100n, released: 0n, lag: 1000n })
+    t.ok(made.size <= 100 + 256, `${made.size - 100} events were taken from the journal`)
+  }
   t.same(orphans(link.there), [], 'the kernel keeps nothing to deliver later')
   link.pass()
-  await caughtUp(relay, journal)
-  const again = await client(t, { servers: url })
-  t.same(sequences(await stored(again)), range(1, 1100))
+  for (const { settings, journal, relay } of sides) {
+    await caughtUp(relay, journal)
+    t.same(sequences(await stored(await connect(settings))), range(1, 1100), settings.url)
+  }
 })
 
 t.test('a cluster that loses a server, then the leader, and gets them back', async t => {
@@ -279,7 +284,17 @@ async function namespace(scope: Scope) {
     inside('iptables', action, 'INPUT', '-i', 'eth0', '-j', 'DROP')
     inside('iptables', action, 'OUTPUT', '-o', 'eth0', '-j', 'DROP')
   }
-  return { name, there, drop: () => rule('-A'), pass: () => rule('-D') }
+  /** A nats-server in there. */
+  const nats = async (...args: string[]) => {
+    const own = ['nats-server', '-js', '-sd', await directory(scope), '-a', there, ...args]
+    const server = spawn('ip', ['netns', 'exec', name, ...own], { stdio: 'ignore' })
+    scope.teardown(async () => {
+      const exit = once(server, 'exit')
+      server.kill('SIGKILL')
+      await exit
+    })
+  }
+  return { there, nats, drop: () => rule('-A'), pass: () => rule('-D') }
 }
 
 /** Connections to an address that nobody holds any more, though the kernel still has data for them. Source: proc(5). */

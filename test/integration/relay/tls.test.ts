@@ -1,10 +1,13 @@
 // Logging in to a broker: certificates of a throw-away authority, users, tokens, nkeys; wrong first, then corrected.
-import { execFileSync } from 'node:child_process'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
 import { type RemoteSettings, remoteBroker } from '../../../services/supervisor/relay/broker.js'
+import type { Relay } from '../../../services/supervisor/relay/relay.js'
 import { type Scope, until } from '../../harness/wait.js'
+import { authority } from './authority.js'
+import { nkeyUser, Operator } from './credentials.js'
+import { LossyProxy } from './proxy.js'
 import { caughtUp, directory, nats, relayTo, TinyJournal } from './support.js'
 
 const patient = { timeoutMs: 60_000 }
@@ -33,9 +36,35 @@ t.test('TLS: another authority and a missing client certificate are refused, the
     t.equal(relay.status().cursor, 0n)
     await relay.stop()
   }
-  const relay = await relayWith(t, journal, { url, tls: { caFile: at('ca.pem'), ...own } })
+  const tls = { caFile: at('ca.pem'), ...own }
+  // The certificate is for the address alone.
+  const elsewhere = await relayWith(t, journal, { url: `tls://localhost:${server.port}`, tls })
+  t.match(await until('a problem', () => elsewhere.status().problem, patient), {
+    message: "the broker's certificate is for another host name",
+  })
+  await elsewhere.stop()
+  const relay = await relayWith(t, journal, { url, tls })
   await caughtUp(relay, journal)
   t.equal(relay.status().published, 20)
+})
+
+t.test('a connection over TLS that is silent is noticed by who has nothing to say, and left', async t => {
+  const at = await authority(await directory(t))
+  const server = await nats(t, '--tls', '--tlscert', at('server.pem'), '--tlskey', at('server.key'))
+  const proxy = new LossyProxy()
+  await proxy.start(t, server.port)
+  const broker = remoteBroker({ url: `tls://127.0.0.1:${proxy.port}`, tls: { caFile: at('ca.pem') } })
+  const journal = new TinyJournal()
+  journal.add(20)
+  // By its pings, not by asking for the stream.
+  const relay = await relayTo(t, journal, { broker, answerTimeoutMs: 500, idleCheckMs: 3_600_000 })
+  await caughtUp(relay, journal)
+  proxy.answers = 'lose'
+  await until('it to be noticed', () => relay.status().state === 'connecting', patient)
+  proxy.cut()
+  proxy.answers = 'pass'
+  journal.add(20)
+  await caughtUp(relay, journal)
 })
 
 t.test('a password that was wrong is read anew, and nothing is lost meanwhile', async t => {
@@ -61,19 +90,50 @@ t.test('a token from a file', async t => {
   await caughtUp(await relayWith(t, journal, { url: server.url, tokenFile }), journal)
 })
 
-/** Certificates for 127.0.0.1 and a client by one authority, and the certificate of another authority. */
-async function authority(folder: string): Promise<(name: string) => string> {
-  const at = (name: string) => join(folder, name)
-  const openssl = (...args: string[]) => execFileSync('openssl', args, { stdio: 'pipe', timeout: 60_000 })
-  const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes']
-  for (const name of ['ca', 'other'])
-    openssl('req', '-x509', ...key, '-keyout', at(`${name}.key`), '-out', at(`${name}.pem`), '-subj', `/CN=${name}`)
-  for (const name of ['server', 'client']) {
-    openssl('req', ...key, '-keyout', at(`${name}.key`), '-out', at(`${name}.csr`), '-subj', `/CN=${name}`)
-    // The client library does not check an IP address by itself: it asks for localhost.
-    await writeFile(at(`${name}.ext`), 'subjectAltName=IP:127.0.0.1,DNS:localhost\n')
-    const by = ['-CA', at('ca.pem'), '-CAkey', at('ca.key'), '-CAcreateserial', '-extfile', at(`${name}.ext`)]
-    openssl('x509', '-req', '-in', at(`${name}.csr`), ...by, '-out', at(`${name}.pem`), '-days', '2')
-  }
-  return at
-}
+t.test('an nkey: garbage and a stranger’s are told apart, the right one serves without a restart', async t => {
+  const [ours, strange] = [nkeyUser(), nkeyUser()]
+  const folder = await directory(t)
+  const config = join(folder, 'nats.conf')
+  await writeFile(config, `authorization: { users: [ { nkey: ${ours.publicKey} } ] }`)
+  const server = await nats(t, '-c', config)
+  const nkeyFile = join(folder, 'seed')
+  const journal = new TinyJournal()
+  journal.add(20)
+  await writeFile(nkeyFile, 'SUnonsense\n')
+  const relay = await relayWith(t, journal, { url: server.url, nkeyFile })
+  const told = (message: RegExp) => until(String(message), () => message.test(problemOf(relay)), patient)
+  await told(/seed holds no credentials for NATS/)
+  await writeFile(nkeyFile, strange.seed)
+  await told(/the broker refuses the login/)
+  journal.add(20)
+  await writeFile(nkeyFile, ours.seed)
+  await caughtUp(relay, journal)
+  t.equal(relay.status().published, 40)
+})
+
+t.test('a .creds file: another operator’s and one that has expired are refused, a new one serves', async t => {
+  const [operator, stranger] = [new Operator(), new Operator()]
+  const folder = await directory(t)
+  const config = join(folder, 'nats.conf')
+  await writeFile(config, operator.configuration)
+  const server = await nats(t, '-c', config)
+  const credentialsFile = join(folder, 'user.creds')
+  const journal = new TinyJournal()
+  journal.add(20)
+  await writeFile(credentialsFile, stranger.credentials())
+  const relay = await relayWith(t, journal, { url: server.url, credentialsFile })
+  const told = (message: RegExp) => until(String(message), () => message.test(problemOf(relay)), patient)
+  await told(/the broker refuses the login/)
+  await writeFile(credentialsFile, 'nonsense')
+  await told(/user\.creds holds no credentials for NATS/)
+
+  await writeFile(credentialsFile, operator.credentials(Math.floor(Date.now() / 1000) + 4))
+  await caughtUp(relay, journal)
+  await told(/the broker refuses the login/) // its time has come while it was in use
+  journal.add(20)
+  await writeFile(credentialsFile, operator.credentials())
+  await caughtUp(relay, journal)
+  t.equal(relay.status().published, 40)
+})
+
+const problemOf = (relay: Relay): string => relay.status().problem?.message ?? ''
