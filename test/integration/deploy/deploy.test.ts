@@ -148,6 +148,7 @@ function alertCases(): object {
     [`purser_plugin_state{${plugin},state="lost"}`]: '0x30',
     [`purser_relay_connected{${instance}}`]: '1x30',
     [`purser_relay_lag_events{${instance}}`]: '0x30',
+    [`purser_relay_lag_seconds{${instance}}`]: '0x30',
   }
   const ill: [changed: Record<string, string>, firing: string][] = [
     [{}, ''],
@@ -163,6 +164,14 @@ function alertCases(): object {
     [
       { [`purser_relay_connected{${instance}}`]: '0x30' },
       `alertname="PurserRelayDisconnected",${instance},severity="warning"`,
+    ],
+    // Connected every other minute, and never for long enough.
+    [
+      {
+        [`purser_relay_connected{${instance}}`]: '0 1 0 1 0 1 0 1 0 1 0 1 0 1 0 1 0 1 0 1 0 1 0 1 0 1 0 1 0 1',
+        [`purser_relay_lag_seconds{${instance}}`]: '0+60x30',
+      },
+      `alertname="PurserRelayLate",${instance},severity="warning"`,
     ],
     [
       { [`purser_relay_lag_events{${instance}}`]: '20000+1000x30' },

@@ -5,7 +5,7 @@ import { explain } from '../../../services/supervisor/relay/explain.js'
 import { headerText, message, parsePlace, rfc3339Nano, sequenceOf } from '../../../services/supervisor/relay/message.js'
 import { Unfit } from '../../../services/supervisor/relay/stream.js'
 import { covers, decodeToken, encodeToken, subject, subtree } from '../../../services/supervisor/relay/subject.js'
-import { publication, record } from '../../integration/relay/support.js'
+import { publication, range, record } from '../../integration/relay/support.js'
 
 const plain = { node: 'n1', namespace: 'default', topic: '/tasks/exec-started', id: 'web' }
 
@@ -46,6 +46,44 @@ t.test('whatever the names are, the subject is valid, bounded and within the sub
     byNames.set(made, JSON.stringify(names))
   }
   t.pass('1000 subjects')
+})
+
+t.test('no two events share a subject, whatever their names and the depth of their topics', async t => {
+  const words = ['', '_', '__', '%5F', 'a', 'a.b', 'a/b', 'a%2Fb', 'b', '.', '>', '*', '~', ' ', 'é', '\ufffd']
+  const nodes = ['n', 'n.default', '_']
+  // Depths beyond the one at which the rest is joined, with parts that look like what joining makes.
+  const parts = ['a', '_', 'a%2Fb', '']
+  const deep = (depth: number, part: string) => `/${'a/'.repeat(depth - 1)}${part}`
+  const shallow = words.flatMap(first =>
+    ['', ...words].map(second => (second === '' ? `/${first}` : `/${first}/${second}`)),
+  )
+  const topics = new Set([...shallow, ...range(3, 12).flatMap(depth => parts.map(part => deep(depth, part)))])
+  let made = 0
+  const all = new Set<string>()
+  for (const node of nodes)
+    for (const namespace of words)
+      for (const topic of topics)
+        for (const id of words) {
+          const names = { node, namespace, topic, id }
+          const text = subject(names)
+          all.add(text)
+          made += 1
+          if (JSON.stringify(namesOf(text)) !== JSON.stringify(names)) t.fail(`${text} does not lead back to its names`)
+        }
+  t.equal(all.size, made)
+  t.ok(made > 100_000)
+})
+
+t.test('names that are too long stay apart too, wherever they differ, and from those that look like them', async t => {
+  const long = 'x'.repeat(5000)
+  const names = [long, `y${long}`, `${long}y`, `${long.slice(0, 2500)}y${long}`, long.slice(1), `${long}.`, `.${long}`]
+  const lookalikes = names.map(encodeToken)
+  const tokens = [...names, ...lookalikes].map(encodeToken)
+  t.equal(new Set(tokens).size, tokens.length)
+  const ofLong = ['node', 'namespace', 'topic', 'id'].flatMap(part =>
+    names.map(name => subject({ ...plain, [part]: name })),
+  )
+  t.equal(new Set(ofLong).size, ofLong.length)
 })
 
 t.test('a long name is cut and hashed, so that it stays apart from others', async t => {
@@ -143,6 +181,12 @@ t.test('failures are explained with what to do', async t => {
   })
   t.match(explain('odd'), { message: 'odd', advice: /goes on trying/ })
 })
+
+/** What a subject was made of: that it can be told is why no two can be the same. Only of names that are not hashed. */
+function namesOf(text: string) {
+  const [, node = '', namespace = '', ...rest] = text.split('.').map(token => decodeToken(token))
+  return { node, namespace, topic: `/${rest.slice(0, -1).join('/')}`, id: rest.at(-1) }
+}
 
 const alphabet = [...'abcXYZ019_-%~.>*/ $\0\r\n\t"\\é€', '😀', '\u{d800}']
 
