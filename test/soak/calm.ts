@@ -33,13 +33,16 @@ export async function calm(ground: Ground, subscribers: Subscribers, minutes: nu
   return { minutes, events, ...measure(ground) }
 }
 
-/** Events too go out: until then, listeners may meet the nats-server of a supervisor that is no more. */
+/** Events too have gone out: until then listeners may meet a nats-server that is about to be ended or started anew. */
 async function answers({ host }: Ground): Promise<void> {
   const served = async () =>
     (await host.ctr('tasks', 'ls')).code === 0 && (await host.ctr('snapshots', 'ls')).code === 0
   await until('the supervisor to serve', served, { timeoutMs: patienceMs })
-  const relays = async () => /^purser_relay_connected 1$/m.test(await host.metrics())
-  await until('events to go out', relays, { timeoutMs: patienceMs })
+  const relayed = async () => {
+    const metrics = await host.metrics()
+    return /^purser_relay_connected 1$/m.test(metrics) && /^purser_relay_lag_events 0$/m.test(metrics)
+  }
+  await until('all events to be in NATS', relayed, { timeoutMs: patienceMs })
 }
 
 /** What was acknowledged as running runs, unless its shim was killed. */

@@ -73,7 +73,11 @@ const byClientCode = new Map<string, Failure>([
   ...each(['EAI_AGAIN'], failure('unreachable', "the broker's host name cannot be looked up now", 'check DNS')),
   ...each(
     ['AUTHORIZATION_VIOLATION', 'AUTHENTICATION_TIMEOUT', 'BAD_AUTHENTICATION'],
-    failure('login', 'the broker refuses the login', 'check user, password, token, nkey or credentials file, which may also have expired'),
+    failure(
+      'login',
+      'the broker refuses the login',
+      'check user, password, token, nkey or credentials file, which may also have expired',
+    ),
   ),
   ...each(['AUTHENTICATION_EXPIRED'], failure('login', 'the login has expired', 'renew the credentials')),
   ...each(
