@@ -22,11 +22,16 @@ export type PubAck =
 
 const duplicateWindow = 120_000_000
 const wrongLastMessage = 10071
+const insufficientResources = 10023
 const wrongLastId = 10070
 
 export class Broker {
   readonly party = new Party('broker')
   up = true
+  /** It has no room for messages. */
+  full = false
+  /** How many times as long as usual everything takes. */
+  slowness = 1
   readonly chance: Chance
   private made = 0
   private stream: { info: StreamInfo; stored: Stored[]; ids: Map<string, { seq: number; at: number }> } | undefined
@@ -39,6 +44,11 @@ export class Broker {
     seed: number,
   ) {
     this.chance = new Chance(seed, 'broker')
+  }
+
+  /** Microseconds that something takes. */
+  delay(usual: number): number {
+    return this.chance.delay(usual) * this.slowness
   }
 
   joined(connection: { cut(): void }): void {
@@ -95,6 +105,8 @@ export class Broker {
   publish(subject: string, headers: ReadonlyMap<string, string>): PubAck {
     const { stream, time } = this
     if (!stream) return { error: { code: 503, err_code: 10076, description: 'no stream' } }
+    if (this.full)
+      return { error: { code: 503, err_code: insufficientResources, description: 'insufficient resources' } }
     const id = headers.get('Nats-Msg-Id') ?? ''
     const known = stream.ids.get(id)
     if (known && time.now - known.at < duplicateWindow) return { seq: known.seq, duplicate: true }

@@ -13,6 +13,9 @@ const weights = {
   'the broker is wiped': 0.5,
   'the broker is cut off': 2,
   'a shim is killed': 2,
+  'a shim is silent': 2,
+  'the broker is slow': 1,
+  'the broker is full': 1,
 } as const
 
 export interface Fault {
@@ -31,6 +34,9 @@ const names: Fault['name'][] = [
   'the broker is wiped',
   'the broker is cut off',
   'a shim is killed',
+  'a shim is silent',
+  'the broker is slow',
+  'the broker is full',
 ]
 
 export function faultOf(chance: Chance): Fault {

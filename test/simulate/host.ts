@@ -30,6 +30,9 @@ interface Pending {
 /** The chance that a plugin refuses a call without having done anything. */
 const refusalChance = 0.02
 
+/** What a shim has to answer. Who lists tasks, or destroys one, does not wait for it. */
+const asksShim = new Set(['start', 'exec', 'delete', 'kill', 'pause', 'resume', 'state'])
+
 export class Host {
   readonly shims: Shims
   readonly attachments = new Attachments()
@@ -98,8 +101,8 @@ export class Host {
   }
 
   /** What a host that hangs finds when it goes on about one thing, it does in the order in which it was asked. */
-  private until(key: string, usual: number): number {
-    const stopped = this.stopped()
+  private until(method: string, key: string, usual: number): number {
+    const stopped = Math.max(this.stopped(), asksShim.has(method) ? this.shims.silence(key) : 0)
     const before = this.ordered.get(key) ?? 0
     if (stopped === 0 && before <= this.time.now) return usual
     const at = Math.max(this.time.now + stopped + usual, before)
@@ -292,7 +295,7 @@ export class Host {
       const arrive = (host: Party) => {
         this.pending.add(pending)
         const refusal = !this.calm && chance.happens(refusalChance)
-        time.after(this.until(key, chance.delay(usual)), host, `${method} done`, () => {
+        time.after(this.until(method, key, chance.delay(usual)), host, `${method} done`, () => {
           const answer = this.answerOf(refusal, method, work)
           this.tell?.(() => `  plugin: ${method} ${key}${'error' in answer ? `: ${String(answer.error)}` : ''}`)
           time.after(chance.delay(150), supervisor, `${method} answered`, () =>
@@ -344,9 +347,10 @@ export class Host {
       timestamp: exitedAt,
       event: { typeUrl: 'containerd.events.TaskExit', value: Buffer.from(TaskExit.encode(value).finish()) },
     }
+    const silence = shims.silence(`${exit.namespace}/${exit.id}`)
     const times = !this.calm && chance.happens(0.1) ? 2 : 1
     for (let copy = 0; copy < times; copy++)
-      time.after(chance.delay(200) + this.stopped(), process, 'exit told', () =>
+      time.after(chance.delay(200) + Math.max(this.stopped(), silence), process, 'exit told', () =>
         registry.emit(emission, () => {
           time.after(chance.delay(30), process, 'exit acknowledged', () => void shims.untold.delete(exit.emission))
         }),

@@ -24,6 +24,8 @@ export interface Shim {
   execs: Map<string, Process>
   /** Its shim was killed: what is left waits to be cleared away. */
   dead: boolean
+  /** Until then its shim answers nothing and tells nothing; its container goes on. */
+  silentUntil: number
 }
 
 export interface Exit {
@@ -58,7 +60,7 @@ export class Shims {
     if (this.shims.has(key)) throw refused(Code.ALREADY_EXISTS, `task ${id}: already exists`)
     const party = new Party(`container ${key}`)
     const init = this.process()
-    this.shims.set(key, { namespace, id, party, init, execs: new Map(), dead: false })
+    this.shims.set(key, { namespace, id, party, init, execs: new Map(), dead: false, silentUntil: 0 })
     return init.pid
   }
 
@@ -124,13 +126,23 @@ export class Shims {
   }
 
   list(): Task[] {
-    return [...this.shims.values()].map(({ namespace, id, init, dead }) => ({
-      namespace,
-      id,
-      bundle: `/bundles/${namespace}/${id}`,
-      liveness: dead ? Liveness.LIVENESS_DEAD : Liveness.LIVENESS_ALIVE,
-      init: dead ? undefined : { ...init },
-    }))
+    return [...this.shims.values()].map(({ namespace, id, init, dead, silentUntil }) => {
+      const isSilent = silentUntil > this.time.now
+      const alive = isSilent ? Liveness.LIVENESS_UNRESPONSIVE : Liveness.LIVENESS_ALIVE
+      return {
+        namespace,
+        id,
+        bundle: `/bundles/${namespace}/${id}`,
+        liveness: dead ? Liveness.LIVENESS_DEAD : alive,
+        init: dead || isSilent ? undefined : { ...init },
+      }
+    })
+  }
+
+  /** For how long nothing will be heard from a shim. */
+  silence(key: string): number {
+    const shim = this.shims.get(key)
+    return shim && !shim.dead ? Math.max(0, shim.silentUntil - this.time.now) : 0
   }
 
   /** A shim is killed, and its container with it. */

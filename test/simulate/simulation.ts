@@ -237,6 +237,23 @@ class Simulation {
         const shims = [...this.host.shims.shims.values()]
         if (shims.length > 0) this.host.shims.killShim(chance.pick(shims))
       },
+      'a shim is silent': () => {
+        const shims = [...this.host.shims.shims.values()]
+        // For less than a call may take, or for longer.
+        if (shims.length > 0) chance.pick(shims).silentUntil = this.time.now + chance.delay(20 * seconds)
+      },
+      'the broker is slow': () => {
+        this.broker.slowness = chance.happens(0.5) ? 20 : 2_000
+        later(2 * seconds, 'broker is fast again', () => {
+          this.broker.slowness = 1
+        })
+      },
+      'the broker is full': () => {
+        this.broker.full = true
+        later(2 * seconds, 'broker has room', () => {
+          this.broker.full = false
+        })
+      },
     }
     acts[name]()
   }
@@ -248,6 +265,8 @@ class Simulation {
     this.disk.full = false
     this.disk.failing = false
     this.broker.start()
+    this.broker.full = false
+    this.broker.slowness = 1
     for (const part of [this.host, this.broker]) part.calm = true
     if ((this.supervisor ?? this.stopping)?.journal.health().writable === false) this.crash(false)
     const until = this.time.now + patience

@@ -47,7 +47,7 @@ export async function connect(): Promise<Connection> {
   const { broker } = outside
   if (!broker) throw failure('CONNECTION_REFUSED')
   const supervisor = broker.time.party
-  await broker.time.pass(broker.chance.delay(500), 'nats connect')
+  await broker.time.pass(broker.delay(500), 'nats connect')
   if (!broker.up) throw failure('CONNECTION_REFUSED')
   return new Connection(broker, supervisor)
 }
@@ -109,14 +109,14 @@ class Connection {
     const { broker, wire } = this
     const { time, chance } = broker
     if (!this.open) throw failure('CONNECTION_CLOSED')
-    this.busyUntil = Math.max(this.busyUntil + 1, time.now + chance.delay(100))
+    this.busyUntil = Math.max(this.busyUntil + 1, time.now + broker.delay(100))
     // A message that is lost on the way breaks nothing but what follows it.
     if (!broker.calm && chance.happens(0.0005)) return
     time.after(this.busyUntil - time.now, wire, 'nats published', () => {
       if (!broker.up) return
       const answer = broker.publish(subject, given.values)
       if (!broker.calm && chance.happens(0.0005)) return
-      this.answersUntil = Math.max(this.answersUntil + 1, time.now + chance.delay(100))
+      this.answersUntil = Math.max(this.answersUntil + 1, time.now + broker.delay(100))
       time.after(this.answersUntil - time.now, this.supervisor, 'nats acknowledged', () => {
         if (!this.open) return
         for (const [prefix, listener] of this.listeners)
@@ -160,7 +160,7 @@ class Connection {
   /** A question and its answer. */
   async ask<T>(work: () => T): Promise<T> {
     const { broker, supervisor } = this
-    await new Promise<void>(resolve => broker.time.after(broker.chance.delay(200), supervisor, 'nats asked', resolve))
+    await new Promise<void>(resolve => broker.time.after(broker.delay(200), supervisor, 'nats asked', resolve))
     if (!this.open || !broker.up) throw failure('CONNECTION_CLOSED')
     return work()
   }
