@@ -57,16 +57,23 @@ export function ask<Request, Response>(
   })
 }
 
-type StreamMethod<Request, Response> = (request: Request, metadata: Metadata) => ClientReadableStream<Response>
+type StreamMethod<Request, Response> = (
+  request: Request,
+  metadata: Metadata,
+  options: { deadline: number },
+) => ClientReadableStream<Response>
 
-/** The answers of a streaming call, until it ends or `signal` aborts, which is a quiet end. */
+/**
+ * The answers of a streaming call, until it ends or `signal` aborts, which is a quiet end. One that is to end by itself
+ * has a time for that.
+ */
 export async function* listen<Request, Response>(
   { address }: Pick<Target, 'address'>,
   method: StreamMethod<Request, Response>,
   request: Request,
-  signal?: AbortSignal,
+  { signal, withinMs = Number.POSITIVE_INFINITY }: { signal?: AbortSignal | undefined; withinMs?: number } = {},
 ): AsyncGenerator<Response> {
-  const stream = method(request, new Metadata())
+  const stream = method(request, new Metadata(), { deadline: Date.now() + withinMs })
   const cancel = () => stream.cancel()
   signal?.addEventListener('abort', cancel)
   try {

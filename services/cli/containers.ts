@@ -10,6 +10,9 @@ import { listen, type Target, withClient } from './client.js'
 import { printJson, printTable } from './print.js'
 import { between, formatTime, type Moment, nowTimestamp } from './times.js'
 
+/** A state of long ago is folded anew from as many records as lie behind it. */
+const patienceMs = 120_000
+
 export interface ListOptions {
   /** Of all namespaces. */
   all?: true
@@ -39,7 +42,7 @@ function ask(target: Target, request: StateRequest) {
   return withClient(EventsClient, target, async client => {
     const containers: Container[] = []
     let bookmark: Bookmark | undefined
-    for await (const { message } of listen(target, client.state.bind(client), request)) {
+    for await (const { message } of listen(target, client.state.bind(client), request, { withinMs: patienceMs })) {
       if (message?.$case === 'container') containers.push(message.value)
       if (message?.$case === 'bookmark') bookmark = message.value
     }

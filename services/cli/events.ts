@@ -58,7 +58,7 @@ function tell(target: Target, options: Options, oneNamespace: boolean, signal: A
       })
     for (let wasThere = false; !signal.aborted; ) {
       try {
-        for await (const { message } of listen(target, subscribe, request, signal)) {
+        for await (const { message } of listen(target, subscribe, request, { signal })) {
           if (!message) continue
           wasThere = true
           if (message.$case === 'event') print(message.value)

@@ -2,7 +2,7 @@
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { UpgradeClient } from '../../proto/gen/purser/upgrade/v1/upgrade.js'
-import { type Target, withClient } from './client.js'
+import { listen, type Target, withClient } from './client.js'
 import { UsageError } from './outcome.js'
 
 export function upgrade(program: Command): void {
@@ -19,12 +19,8 @@ export function upgrade(program: Command): void {
 
 async function run(target: Target, program: string, seconds: bigint): Promise<void> {
   await withClient(UpgradeClient, target, async client => {
-    const steps = client.run({ program, patience: { seconds, nanos: 0 } })
-    try {
-      for await (const { step, pid, version } of steps) console.log(`${step} (pid ${pid}, ${version})`)
-    } catch (error) {
-      const details = error instanceof Error && 'details' in error ? String(error.details) : String(error)
-      throw new Error(details, { cause: error })
-    }
+    const request = { program, patience: { seconds, nanos: 0 } }
+    for await (const { step, pid, version } of listen(target, client.run.bind(client), request))
+      console.log(`${step} (pid ${pid}, ${version})`)
   })
 }
