@@ -29,7 +29,7 @@ export interface Broker {
   /** How to connect now; waits until there is somewhere to connect to. Rejects when `signal` aborts. */
   endpoint(signal: AbortSignal): Promise<ConnectionOptions>
   problem(): Problem | undefined
-  /** It takes connections and does not answer: started anew, if it is the relay's to start. */
+  /** It takes connections and serves none of them: started anew, if it is the relay's to start. */
   renew?(): void
   close(): Promise<void>
 }

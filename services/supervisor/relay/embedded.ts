@@ -95,7 +95,7 @@ class Embedded implements EmbeddedBroker {
     return this.#child?.pid
   }
 
-  /** nats-server 2.9 does not answer any more once a write has failed (a full disk), whatever room there is later. */
+  /** nats-server 2.9 does not answer, or not all that is asked, once a write has failed (a full disk), whatever room there is later. */
   renew(): void {
     const child = this.#child
     if (child === undefined || child === this.#renewed) return
@@ -150,7 +150,7 @@ class Embedded implements EmbeddedBroker {
       this.#child = undefined
       await end(child)
     }
-    if (child === this.#renewed) return 'it did not answer any more (is the disk below root full?)'
+    if (child === this.#renewed) return 'it served no more (is the disk below root full?)'
     const why = lastWords() || (child.signalCode ? `killed by ${child.signalCode}` : `exit code ${child.exitCode}`)
     if (why.includes('address already in use')) await this.#forgetPort()
     return why

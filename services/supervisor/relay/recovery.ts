@@ -2,7 +2,7 @@
 import type { JetStreamClient, JetStreamManager, MsgHdrs } from 'nats'
 import type { Sequence } from '../journal/journal.js'
 import { messageIdHeader, type Origin, type Place, parsePlace, sequenceOf, settledHeader } from './message.js'
-import { orUndefined, type Stream } from './stream.js'
+import { orUndefined, type Stream, Unfit } from './stream.js'
 import { subtree } from './subject.js'
 
 /** How far the relay knows to have come, and in which stream. */
@@ -137,7 +137,11 @@ async function* messages(lookup: Lookup, filter: string, from: number): AsyncGen
         left = stored.info.pending
         yield ours(stored.headers, stored.seq, origin)
       }
-      if (left === before) throw new Error(`the stream ${stream.name} fell silent while it was read back`)
+      if (left === before)
+        throw new Unfit(
+          `the stream ${stream.name} fell silent while it was read back`,
+          "look at the broker's log and load",
+        )
     }
   } finally {
     // Only tidiness: the broker forgets an idle consumer by itself.

@@ -64,8 +64,9 @@ export interface Relay {
 
 const pauseMinMs = 100
 const pauseMaxMs = 10_000
-/** So many sessions in a row without a single acknowledgement, and the broker is taken to be silent for good. */
-const silencesMax = 2
+/** So many sessions in a row without a single acknowledgement, and a broker that is there is taken to be ill for good. */
+const vainMax = 2
+const ofTheBroker: ReadonlySet<FailureReason> = new Set(['timeout', 'jetstream', 'stream', 'full', 'other'])
 const privateStreamBytesMax = 2 ** 30
 
 /** Returns at once; the broker may come later, or never. */
@@ -82,7 +83,7 @@ class Outward implements Relay {
   readonly #failures = new Map<FailureReason, number>()
   #status: Omit<RelayStatus, 'cursor' | 'lag' | 'released'>
   #pauseMs = pauseMinMs
-  #silences = 0
+  #vain = 0
 
   constructor(readonly options: RelayOptions) {
     const { broker, journal, log, memoryPath } = options
@@ -201,7 +202,7 @@ class Outward implements Relay {
       this.#status.published += 1
       if (duplicate) this.#status.duplicates += 1
       this.#pauseMs = pauseMinMs
-      this.#silences = 0
+      this.#vain = 0
       if (this.#status.problem === undefined) return
       this.#status.problem = undefined
       this.#sparing.info({ after: memory.sequence }, 'events go out to NATS again')
@@ -218,7 +219,7 @@ class Outward implements Relay {
     if (error instanceof SessionEnded) this.#sparing.info(facts, `NATS: ${problem.message}`)
     else if (isNews) this.#sparing.warn(facts, `NATS: ${problem.message}; events wait in the journal`)
     else log.debug(facts, `NATS: still ${problem.message}`)
-    if ((reason === 'timeout' || reason === 'jetstream') && ++this.#silences % silencesMax === 0) broker.renew?.()
+    if (ofTheBroker.has(reason) && ++this.#vain % vainMax === 0) broker.renew?.()
   }
 
   async #pause(signal: AbortSignal): Promise<void> {
