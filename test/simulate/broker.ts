@@ -7,6 +7,8 @@ export interface Stored {
   subject: string
   headers: ReadonlyMap<string, string>
   id: string
+  /** When it came. */
+  at: number
 }
 
 export interface StreamInfo {
@@ -20,6 +22,8 @@ export type PubAck =
   | { seq: number; duplicate: boolean }
   | { error: { code: number; err_code: number; description: string } }
 
+/** So often it writes down what it has taken. */
+export const syncMilliseconds = 200
 const duplicateWindow = 120_000_000
 const wrongLastMessage = 10071
 const insufficientResources = 10023
@@ -28,6 +32,10 @@ const wrongLastId = 10070
 export class Broker {
   readonly party = new Party('broker')
   up = true
+  /** The newest event that was ever lost with the whole store: what of it the journal dropped is gone. */
+  wiped = 0
+  /** The newest event that it ever had. */
+  taken = 0
   /** It has no room for messages. */
   full = false
   /** How many times as long as usual everything takes. */
@@ -71,7 +79,8 @@ export class Broker {
     this.cut()
     const { stream } = this
     if (!stream || !this.chance.happens(0.5)) return
-    for (const { id } of stream.stored.splice(Math.max(0, stream.stored.length - this.chance.below(20))))
+    const synced = stream.stored.findLastIndex(({ at }) => at < this.time.now - syncMilliseconds * 1000) + 1
+    for (const { id } of stream.stored.splice(Math.max(synced, stream.stored.length - this.chance.below(20))))
       stream.ids.delete(id)
     stream.info.state.last_seq = stream.stored.at(-1)?.seq ?? 0
   }
@@ -82,6 +91,7 @@ export class Broker {
 
   /** Somebody removes its store. */
   wipe(): void {
+    this.wiped = Math.max(this.wiped, ...this.stored.map(({ id }) => Number(id.split('/')[1])))
     this.crash()
     this.stream = undefined
   }
@@ -117,7 +127,8 @@ export class Broker {
     if (expectedStream !== undefined && expectedStream !== stream.info.config.name)
       return { error: { code: 400, err_code: wrongLastMessage, description: 'another stream' } }
     const seq = stream.info.state.last_seq + 1
-    stream.stored.push({ seq, subject, headers, id })
+    this.taken = Math.max(this.taken, Number(id.split('/')[1]))
+    stream.stored.push({ seq, subject, headers, id, at: time.now })
     stream.ids.set(id, { seq, at: time.now })
     stream.info.state.last_seq = seq
     return { seq, duplicate: false }

@@ -41,6 +41,7 @@ export class Model {
   sequence = 0n
   /** Of each request the types of the facts that it led to: "request-7 TaskCreated". */
   readonly effects = new Set<string>()
+  private readonly ended: string[] = []
   private readonly spaces = new Map<string, Space>()
 
   /** Takes the next record; throws when it could not have happened. */
@@ -55,6 +56,9 @@ export class Model {
   differences(world: World): string[] {
     const found: string[] = []
     const names = new Set([...this.spaces.keys(), ...world.namespaces.keys()])
+    const ended = world.summaries.ended().map(({ namespace, id, lastSequence }) => `${namespace}/${id} ${lastSequence}`)
+    if (ended.join() !== this.ended.join())
+      found.push(`containers that are gone: the model has [${this.ended}], the fold [${ended}]`)
     for (const name of names) {
       const mine = this.space(name)
       const theirs = world.namespace(name)
@@ -118,6 +122,7 @@ export class Model {
       case 'ContainerDeleted':
         insist(space.containers.delete(id), 'it is not there')
         insist(!space.tasks.has(id), 'it has a task')
+        this.ended.push(`${record.namespace}/${id} ${record.sequence}`)
         return
       case 'SnapshotPrepared': {
         const parent = text('parent')

@@ -1,5 +1,7 @@
 // One simulation: clients and faults by a seed, then quiet, then the question whether everything is as it must be.
 import { type Logger, pino } from 'pino'
+import type { Journal, JournalRecord } from '../../services/supervisor/journal/journal.js'
+import { HeavyParts } from '../../services/supervisor/state/heavy.js'
 import { encodeWorld } from '../../services/supervisor/state/snapshot.js'
 import { Broker } from './broker.js'
 import { unsettled } from './checks.js'
@@ -62,6 +64,7 @@ class Simulation {
   private storming = true
   private faults = 0
   private readonly drawn: string[] = []
+  private readonly history: JournalRecord[] = []
   private records = 0
   private lives = 0
   private about = 0
@@ -118,6 +121,7 @@ class Simulation {
       Supervisor.open({ time, disk, host, chance, log }, party).then(
         opened => {
           this.supervisor = opened
+          void this.recall(opened.journal).catch(error => this.fail(describe(error)))
           this.tell(() => `supervisor ${this.lives} serves`)
         },
         error => {
@@ -168,6 +172,46 @@ class Simulation {
       },
       error => this.fail(`the supervisor cannot stop: ${describe(error)}`),
     )
+  }
+
+  /** What is dropped must have been written down by the broker at some time: it cannot come from here any more. */
+  private compact(): void {
+    const { supervisor, broker } = this
+    if (!supervisor) return
+    this.time.party = supervisor.party
+    void supervisor.retention.run().then(
+      ({ first, droppedEvents }) => {
+        if (droppedEvents === 0n) return
+        this.tell(() => `events before ${first} were dropped`)
+        if (first - 1n > BigInt(broker.taken))
+          this.fail(`events up to ${first - 1n} were dropped, the broker took ${broker.taken}`)
+      },
+      error => this.tell(() => `old events could not be dropped: ${describe(error)}`),
+    )
+  }
+
+  /** Every record as it became durable, in order: what is dropped later is remembered here. */
+  private remember(record: JournalRecord): void {
+    const known = this.history[Number(record.sequence) - 1]
+    if (!known && Number(record.sequence) !== this.history.length + 1)
+      this.fail(`record ${record.sequence} was dropped unread`)
+    else if (known && !Buffer.from(known.payload).equals(record.payload))
+      this.fail(`record ${record.sequence} has changed`)
+    else if (!known) this.history.push(record)
+  }
+
+  private async recall(journal: Journal): Promise<void> {
+    if (journal.last() < BigInt(this.history.length))
+      this.fail(`the journal ends at ${journal.last()}, and had ${this.history.length} records`)
+    let next = journal.first()
+    while (next <= journal.last() && !this.wrong)
+      for await (const record of journal.read(next)) {
+        this.remember(record)
+        next = record.sequence + 1n
+      }
+    journal.onDurable(records => {
+      for (const record of records) this.remember(record)
+    })
   }
 
   private nextWish(number: number): void {
@@ -237,6 +281,7 @@ class Simulation {
         const shims = [...this.host.shims.shims.values()]
         if (shims.length > 0) this.host.shims.killShim(chance.pick(shims))
       },
+      'old events are dropped': () => this.compact(),
       'a shim is silent': () => {
         const shims = [...this.host.shims.shims.values()]
         // For less than a call may take, or for longer.
@@ -306,7 +351,15 @@ class Simulation {
 
   private async compare(model: Model, state: Uint8Array): Promise<void> {
     const { journal, store } = await Supervisor.openStore(this.disk, this.log)
-    for await (const record of journal.read(1n)) model.take(record)
+    await this.recall(journal)
+    for (const record of this.history) model.take(record)
+    const heavy = new HeavyParts(journal)
+    for (const { containers } of store.world.namespaces.values())
+      for (const [id, { lifecycle }] of containers) {
+        const { spec } = lifecycle.facts.record ?? {}
+        if (!spec || !(await heavy.read(spec)).value.equals(Buffer.alloc(200, id)))
+          this.fail(`the spec of ${id} is lost`)
+      }
     this.records = Number(model.sequence)
     if (!Buffer.from(encodeWorld(store.world)).equals(state))
       this.fail('the journal folds to another state than the one that was served')

@@ -20,9 +20,11 @@ import { openFileJournal } from '../../services/supervisor/journal/fileLog.js'
 import type { Journal } from '../../services/supervisor/journal/journal.js'
 import { EmissionIntake } from '../../services/supervisor/plugins/intake.js'
 import { type Relay, startRelay } from '../../services/supervisor/relay/relay.js'
+import { Retention } from '../../services/supervisor/retention.js'
 import { decodeEvent } from '../../services/supervisor/state/codec.js'
 import { publicationOf } from '../../services/supervisor/state/publication.js'
 import { Store } from '../../services/supervisor/state/store.js'
+import { syncMilliseconds } from './broker.js'
 import type { SimulatedDisk } from './disk.js'
 import type { Host, Registry } from './host.js'
 import type { Chance } from './random.js'
@@ -38,7 +40,7 @@ export interface Surroundings {
 }
 
 /** Small, so that a simulation meets full segments, snapshots and growing files often. */
-const journalSizes = { segmentBytes: 256 * 1024, preallocateBytes: 16 * 1024, reserveBytes: 32 * 1024 }
+const journalSizes = { segmentBytes: 32 * 1024, preallocateBytes: 16 * 1024, reserveBytes: 32 * 1024 }
 
 /** How long calls have when it is stopped, in microseconds. */
 const callsPatience = 5_000_000
@@ -68,6 +70,7 @@ export class Supervisor {
     readonly store: Store,
     readonly core: Core,
     readonly relay: Relay,
+    readonly retention: Retention,
     readonly api: ReturnType<typeof apiOf>,
   ) {
     this.party = party
@@ -105,9 +108,20 @@ export class Supervisor {
       },
       log,
       memoryPath: '/root/relay.json',
+      syncedAfterMs: 1.5 * syncMilliseconds,
+    })
+    const retention = new Retention({
+      journal,
+      store,
+      runner: core.runner,
+      heavy: core.heavy,
+      clock,
+      policy: { ageMs: undefined, bytes: undefined, events: 200 },
+      relayed: () => relay.status().released,
+      log,
     })
     const api = apiOf({ ...core, store, clock }, host)
-    const supervisor = new Supervisor(around, party, journal, store, core, relay, api)
+    const supervisor = new Supervisor(around, party, journal, store, core, relay, retention, api)
     supervisor.startHost()
     return supervisor
   }
@@ -131,6 +145,7 @@ export class Supervisor {
     time.party = this.party
     for (let waited = 0; this.underWay.size > 0 && waited < callsPatience; waited += callsPatience / 50)
       await time.pass(callsPatience / 50, 'calls end')
+    await this.retention.close()
     await this.relay.stop()
     this.core.close()
     await this.store.close()
