@@ -233,12 +233,17 @@ export class Snapshots {
     const layer = layerKey(backendKey)
     const calls = this.snapshotter(snapshotter)
     const commit = { snapshotter, name: layer, key: backendKey, labels: {}, parent: '' }
-    await calls.commit(commit, { deadlineMs: copyDeadlineMs }).catch(unlessCommitted)
+    let refusal: unknown
+    await calls.commit(commit, { deadlineMs: copyDeadlineMs }).catch((error: unknown) => {
+      if (isInDoubt(error)) throw error
+      // Whatever it says: it may have been committed before, and the answer was lost.
+      refusal = error
+    })
     try {
       const { size, inodes } = await calls.usage({ snapshotter, key: layer })
       return { backendKey: layer, usage: { size: String(size), inodes: String(inodes) } }
     } catch (error) {
-      if (toStatusError(error).code === Code.NOT_FOUND) throw error // it has neither the one nor the other
+      if (toStatusError(error).code === Code.NOT_FOUND) throw refusal ?? error // it has neither the one nor the other
       throw unavailable(`snapshot "${place.key}" is a layer now, but of unknown size: ${messageOf(error)}`)
     }
   }
@@ -345,12 +350,6 @@ const layerKey = (backendKey: string) => `${backendKey}${layerSuffix}`
 const layerSuffix = '/layer'
 /** The inverse; the key itself when it is of no layer. */
 const activeKey = (key: string) => (key.endsWith(layerSuffix) ? key.slice(0, -layerSuffix.length) : key)
-
-/** The key is gone, or the layer's name is taken: the plugin has committed it before, as `usage` will show. */
-function unlessCommitted(error: unknown): void {
-  const { code } = toStatusError(error)
-  if (code !== Code.NOT_FOUND && code !== Code.ALREADY_EXISTS) throw error
-}
 
 const isBackendKey = (key: string) => key.split('/').length >= 3
 const ageOf = (key: string) => key.split('/')[1] ?? ''
