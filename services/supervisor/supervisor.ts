@@ -155,7 +155,7 @@ async function open(settings: Settings, { host, log, upgrade, succession }: Supe
       settings,
       journal,
       publication: record => publicationOf({ record, event: decodeEvent(record) }),
-      begins: opening(settings, directory),
+      begins: opening(settings, directory, reconciliation),
       log,
     }),
     relay => relay.close(),
@@ -189,11 +189,9 @@ async function open(settings: Settings, { host, log, upgrade, succession }: Supe
   return { api, metrics, ready: (withinMs: number) => ready(directory, reconciliation, withinMs) }
 }
 
-/** Resolves when the bundled plugins have registered, or do not come. */
-async function opening({ pluginHost }: Settings, directory: PluginDirectory): Promise<void> {
-  const wait = ({ kind, id }: (typeof bundledPlugins)[number]) =>
-    directory.find(kind, id, { waitMs: openingPatienceMs })
-  if (pluginHost) await Promise.allSettled(bundledPlugins.map(wait))
+/** Resolves when containers are cared for, or that takes long: starting a nats-server holds us up for a moment. */
+async function opening({ pluginHost }: Settings, directory: PluginDirectory, reconciliation: Reconciliation) {
+  if (pluginHost) await ready(directory, reconciliation, openingPatienceMs)
 }
 
 const openingPatienceMs = 2_000
