@@ -14,6 +14,7 @@ import type {
 } from '../../proto/gen/purser/runtime/v1/runtime.js'
 import { Liveness } from '../../proto/gen/purser/runtime/v1/runtime.js'
 import { alreadyExists, Code, failedPrecondition, notFound, StatusError } from '../kit/errors.js'
+import { Gate } from '../kit/gate.js'
 import { isAlive } from '../kit/identity.js'
 import { checkSegment, type TaskName } from './bundle.js'
 import type { RuntimeContext } from './context.js'
@@ -32,6 +33,10 @@ interface Creation {
 
 /** Bundles taken up at once when the plugin opens. */
 const restoresMax = 16
+
+/** Shims that are asked at once for the list, which nobody waits for as clients do; a silent one soon counts no more. */
+const looksMax = 16
+const lookPatienceMs = 500
 
 /** A shim that does not answer is asked again after this, about exits that it may know of. */
 const askAgainMs = 5000
@@ -110,7 +115,9 @@ export class Tasks {
     const creating = [...this.#creations.values()].map(({ task }) => task)
     const all = [...this.#tasks.values(), ...creating]
     yield { names: all.map(({ name: { namespace, id } }) => ({ namespace, id })), tasks: [] }
-    for await (const tasks of asTheyCome(all.map(task => this.#describe(task, creating.includes(task)))))
+    const gate = new Gate(looksMax, lookPatienceMs)
+    const describe = (task: Task) => gate.run(() => this.#describe(task, creating.includes(task)))
+    for await (const tasks of asTheyCome(all.map(describe)))
       yield { names: [], tasks: tasks.filter(task => task !== undefined) }
   }
 
