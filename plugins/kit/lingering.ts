@@ -1,14 +1,16 @@
 // How a process whose parent is gone goes on for a while, so that the parent's successor takes it up as it is.
 import type { Logger } from 'pino'
+import { readIntroduction } from './introduction.js'
 
 export class Lingering {
   #registrations = 0
   #isOrphan = false
   #timer: NodeJS.Timeout | undefined
 
-  /** `ms` is 0 for a process that ends with its parent. */
+  /** `ms` is 0 for a process that ends with its parent; another has our place when it has introduced itself there. */
   constructor(
     readonly ms: number,
+    readonly identityFile: string | undefined,
     readonly log: Logger,
   ) {}
 
@@ -16,6 +18,14 @@ export class Lingering {
     this.#isOrphan = true
     if (this.ms === 0) process.exit(0)
     this.#look()
+  }
+
+  /** A supervisor that has started another process has no use for us; as when one was killed that was being replaced. */
+  registering(): void {
+    if (!this.#isOrphan || this.identityFile === undefined) return
+    if (readIntroduction(this.identityFile)?.process.pid === process.pid) return
+    this.log.info('another plugin process has our place: this one ends')
+    process.exit(0)
   }
 
   registered(is: boolean): void {

@@ -37,7 +37,7 @@ export async function pluginMain(
     log.fatal({ err: error }, 'a fault in the plugin process: it ends and has to be started again')
     process.exit(1)
   })
-  const lingering = new Lingering(Number(flags.linger) * 1000, log)
+  const lingering = new Lingering(Number(flags.linger) * 1000, flags.identity, log)
   if (flags['with-parent']) await parentBegins(stopping.signal, () => lingering.parentGone())
   if (flags.identity) introduce(flags.identity)
   const chosen = choose(definitions, flags.only)
@@ -52,6 +52,7 @@ export async function pluginMain(
           endpoint: `unix://${await freeSocket(flags['endpoint-dir'], `${kind}.${id}`)}`,
           log: own,
           signal: stopping.signal,
+          onRegistering: () => lingering.registering(),
           onRegistered: is => lingering.registered(is),
           onStuck: () => lingering.stuck(),
           ...(token && { token }),

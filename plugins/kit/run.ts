@@ -28,6 +28,8 @@ export interface RunOptions {
   token?: string
   /** Aborting it is the same as stop(). */
   signal?: AbortSignal
+  /** Called before each try to register. */
+  onRegistering?(): void
   /** Called when the plugin has registered, and when that registration has ended. */
   onRegistered?(isRegistered: boolean): void
   /** Calls of a supervisor that is gone do not end: nobody knows what they still do. */
@@ -118,6 +120,7 @@ class PluginLife implements RunningPlugin {
         // A registry that opens meanwhile need not wait until we try again.
         const registry = watchFor(socketPath(this.#options.registry))
         try {
+          this.#options.onRegistering?.()
           const wasReady = await this.#register()
           if (this.#left) break
           retryMs = wasReady ? firstRetryMs : Math.min(retryMs * 2, lastRetryMs)

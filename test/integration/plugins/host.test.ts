@@ -5,6 +5,7 @@ import { Server } from '@grpc/grpc-js'
 import { pino } from 'pino'
 import t from 'tap'
 import { Code } from '../../../plugins/kit/errors.js'
+import { readIntroduction } from '../../../plugins/kit/introduction.js'
 import { listen } from '../../../plugins/kit/listen.js'
 import { unary } from '../../../plugins/kit/serve.js'
 import { type DiffServer, DiffService } from '../../../proto/gen/containerd/services/diff/v1/diff.js'
@@ -111,6 +112,19 @@ t.test('a host that was taken up and dies is followed by another', async t => {
   t.equal(next.restarts, 1)
 })
 
+t.test('a host that outlived its supervisor ends when another has its place', async t => {
+  const at = await house(t)
+  const { parent, host } = await crashable(t, at, 60)
+  await at.closeRegistry()
+  const successor = startHost(t, at, {}, 60, false)
+  await until('it to introduce itself', () => readIntroduction(identityFile(at))?.process.pid === successor.pid)
+  parent.kill('SIGKILL')
+  await gone(host)
+  await at.openRegistry()
+  await at.ledger.fact(/^ready 2/)
+  t.equal(await at.order('version'), '1')
+})
+
 t.test('a host that was started in another way leaves before another begins', async t => {
   const at = await house(t)
   const { parent, host } = await crashable(t, at, 60, '--log-level', 'debug')
@@ -177,11 +191,11 @@ async function serveDiff(path: string) {
 
 const flags = ({ state }: { state: string }) => ['--registry', `unix://${state}/registry.sock`, '--endpoint-dir', state]
 
-function startHost(scope: Scope, at: House, env = {}, seconds = 0): PluginHost {
+function startHost(scope: Scope, at: House, env = {}, seconds = 0, takeUp = true): PluginHost {
   const host = startPluginHost({
     script: obedient,
     args: flags(at),
-    ...(seconds > 0 && { survival: { identityFile: identityFile(at), seconds, takeUp: true } }),
+    ...(seconds > 0 && { survival: { identityFile: identityFile(at), seconds, takeUp } }),
     log,
     env: { ...process.env, ...env },
   })
