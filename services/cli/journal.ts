@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { createReadStream, createWriteStream } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { resolve } from 'node:path'
-import { createInterface } from 'node:readline'
+import type { Readable } from 'node:stream'
 import { type Command, Option } from 'commander'
 import { JournalClient } from '../../proto/gen/purser/journal/v1/journal.js'
 import { loadConfig } from '../supervisor/config.js'
@@ -70,9 +70,7 @@ export function journal(program: Command): void {
     .option('--keep-id', 'be the same journal, not a copy: only if the original is given up')
     .action(async (file: string, dir: string, options: Where & { keepId?: true }) => {
       const input = file === '-' ? process.stdin : createReadStream(file)
-      const lines = createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })
-      await once(input, file === '-' ? 'readable' : 'open')
-      const imported = await importJournal(resolve(dir), lines, options.keepId === true)
+      const imported = await importJournal(resolve(dir), linesOf(input), options.keepId === true)
       show(options, imported, ({ journal, first, last }) => [
         `journal ${journal}: events ${first} to ${last} are in ${dir}`,
       ])
@@ -166,6 +164,17 @@ function selectionOf({ from, to, onlyNamespace, type, stream }: Bounds): Selecti
 function sequence(option: string, text: string): bigint {
   if (!/^\d{1,19}$/.test(text)) throw new UsageError(`${option} ${text}: write a sequence number`)
   return BigInt(text)
+}
+
+/** readline would lose what comes before somebody asks for it, and not tell of an error of its input. */
+async function* linesOf(input: Readable): AsyncGenerator<string> {
+  let rest = ''
+  for await (const chunk of input.setEncoding('utf8')) {
+    const lines = `${rest}${chunk}`.split('\n')
+    rest = lines.pop() ?? ''
+    yield* lines
+  }
+  if (rest !== '') yield rest
 }
 
 async function writeLines(file: string | undefined, lines: AsyncIterable<string>): Promise<void> {
