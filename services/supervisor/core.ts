@@ -13,6 +13,7 @@ import type { ContentCalls, NetworkCalls, RuntimeCalls, SnapshotterCalls } from 
 import { NetworkRecovery } from './effects/recovery/networks.js'
 import { type Orphans, orphansOf } from './effects/recovery/orphans.js'
 import { TaskRecovery } from './effects/recovery/tasks.js'
+import { Restarts } from './effects/restarts.js'
 import { Snapshots } from './effects/snapshots.js'
 import { type PhaseObserver, Tasks } from './effects/tasks.js'
 import type { Journal } from './journal/journal.js'
@@ -73,7 +74,10 @@ export async function openCore(deps: CoreDeps): Promise<Core> {
     blobs,
   }
   reconciliation.begin(reconciled)
+  const restarts = new Restarts(runner, store, readHeavy, clock, log)
+  restarts.begin()
   const close = () => {
+    restarts.close()
     reconciliation.stop()
     ledger.close()
     snapshots.close()

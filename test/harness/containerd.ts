@@ -32,7 +32,7 @@ version = 2
 root = "${places.root}"
 state = "${places.state}"
 disabled_plugins = [
-  "io.containerd.grpc.v1.cri", "io.containerd.internal.v1.restart", "io.containerd.internal.v1.tracing",
+  "io.containerd.grpc.v1.cri", "io.containerd.internal.v1.tracing",
   "io.containerd.tracing.processor.v1.otlp", "io.containerd.snapshotter.v1.aufs",
   "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
 ]
@@ -43,6 +43,8 @@ disabled_plugins = [
 [metrics]
   address = "${metrics}"
   grpc_histogram = ${callTimes}
+[plugins."io.containerd.internal.v1.restart"]
+  interval = "1s"
 [plugins."io.containerd.internal.v1.opt"]
   path = "${places.directory}/opt"
 `

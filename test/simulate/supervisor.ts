@@ -120,7 +120,7 @@ export class Supervisor {
       relayed: () => relay.status().released,
       log,
     })
-    const api = apiOf({ ...core, store, clock }, host)
+    const api = apiOf({ ...core, store, clock, log }, host)
     const supervisor = new Supervisor(around, party, journal, store, core, relay, retention, api)
     supervisor.startHost()
     return supervisor
@@ -253,17 +253,18 @@ export class Supervisor {
   }
 }
 
-type ApiDeps = Core & { store: Store; clock: ReturnType<typeof systemClock> }
+type ApiDeps = Core & { store: Store; clock: ReturnType<typeof systemClock>; log: Logger }
 
 function apiOf(deps: ApiDeps, host: Host) {
+  const files = new BlobFiles(nobodyReads)
   return {
-    containers: containersService(deps),
+    containers: containersService({ ...deps, files }),
     tasks: tasksService({ ...deps, runtime: host.runtime }),
     leases: leasesService(deps),
     images: imagesService(deps),
     namespaces: namespacesService(deps),
     snapshots: snapshotsService({ ...deps, checkSnapshotter: () => {} }),
-    content: contentService({ ...deps, content: host.content, files: new BlobFiles(nobodyReads) }),
+    content: contentService({ ...deps, content: host.content, files }),
     write: contentWrite({ ...deps, openWrite: async () => new UploadUpstream(host) }),
   }
 }

@@ -9,7 +9,6 @@ import { containerStream } from '../domain/streams.js'
 import type { Runner } from '../runner.js'
 import type { HeavyParts } from '../state/heavy.js'
 import type { StoredContainer } from '../state/namespaceState.js'
-import type { Store } from '../state/store.js'
 import { filtersOf, insist, namespacedCall } from './call.js'
 import {
   Attachments,
@@ -23,19 +22,20 @@ import {
   updatable,
   updatablePaths,
 } from './containerRecord.js'
+import { type ControlLabelsDeps, withoutImagesControl } from './controlLabels.js'
 import { applyMask } from './masks.js'
 import { sortedByKey } from './order.js'
 
-export interface ContainersDeps {
+export interface ContainersDeps extends ControlLabelsDeps {
   runner: Runner
-  store: Store
   heavy: HeavyParts
 }
 
 /** Specs that a list reads at once: one alone is slow, all of them are too much memory. */
 const readsAtOnce = 16
 
-export function containersService({ runner, store, heavy }: ContainersDeps): Served<ContainersServer> {
+export function containersService(deps: ContainersDeps): Served<ContainersServer> {
+  const { runner, store, heavy } = deps
   const stored = (namespace: string, id: string): StoredContainer => {
     const container = store.world.namespace(namespace).containers.get(id)
     if (!container) throw notFound(`container ${JSON.stringify(id)} in namespace ${JSON.stringify(namespace)}`)
@@ -65,8 +65,9 @@ export function containersService({ runner, store, heavy }: ContainersDeps): Ser
     create: unary(async ({ container }, context) => {
       const { namespace, cause } = namespacedCall(context, 'Containers/Create')
       const attachments = new Attachments()
-      const record = fromProto(container ?? Container.create(), attachments)
-      insist(objectionTo(record), 'create container failed validation')
+      const wanted = fromProto(container ?? Container.create(), attachments)
+      insist(objectionTo(wanted), 'create container failed validation')
+      const record = { ...wanted, labels: await withoutImagesControl(deps, namespace, wanted) }
       const sequence = await runner.complete(cause, containerStream(namespace, record.id), world =>
         createContainer(namespace, world.namespace(namespace).container(record.id), record, attachments.values),
       )

@@ -100,6 +100,7 @@ export async function openApi(deps: ApiDeps): Promise<Api> {
   const stopping = new AbortController()
   const traffic = new Traffic()
   const server = new Server({ ...messageLimits, 'grpc.enable_channelz': 0 })
+  const files = new BlobFiles(() => contentRoot(deps.directory))
   const common = {
     ...deps,
     plugins: deps.directory,
@@ -108,8 +109,9 @@ export async function openApi(deps: ApiDeps): Promise<Api> {
     stopping: stopping.signal,
     serving: () => !stopping.signal.aborted,
     traffic,
+    files,
   }
-  addServices(server, common, pluginServices(deps))
+  addServices(server, common, pluginServices(deps, files))
   const { takeOver } = deps
   const own = takeOver && (await listen(server, takeOver.path, { mode: 0o600, admit: () => true }))
   await takeOver?.served()
@@ -161,8 +163,7 @@ function stillUnderWay(calls: string[]): StatusError {
 }
 
 /** The services behind which plugins work. */
-function pluginServices({ runner, store, clock, calls, snapshots, blobs, directory }: ApiDeps): Service[] {
-  const files = new BlobFiles(() => contentRoot(directory))
+function pluginServices({ runner, store, clock, calls, snapshots, blobs }: ApiDeps, files: BlobFiles): Service[] {
   const content = contentService({ runner, store, content: calls.content, files })
   const write = contentWrite({ runner, store, blobs, openWrite: calls.openWrite })
   return [

@@ -9,20 +9,17 @@ import type { DomainEvent } from '../domain/decision.js'
 import type { Exec } from '../domain/exec/decide.js'
 import { requestExec, stepExec } from '../domain/exec/decide.js'
 import type { ExecEvent } from '../domain/exec/events.js'
-import { execMachine } from '../domain/exec/machine.js'
-import { containerStream, execStream, networkStream, taskStream } from '../domain/streams.js'
+import { containerStream, execStream, taskStream } from '../domain/streams.js'
 import type { Task } from '../domain/task/decide.js'
 import { requestTask, stepTask } from '../domain/task/decide.js'
 import type { TaskCreateRequested, TaskEvent, TaskState } from '../domain/task/events.js'
-import { taskMachine } from '../domain/task/machine.js'
 import { instantOf } from '../domain/time.js'
 import { checkIdentifier } from '../domain/validate.js'
 import type { Exit } from '../domain/values.js'
-import { answered } from '../effects/answers.js'
+import { answered, openIntent } from '../effects/answers.js'
 import type { RuntimeCalls } from '../effects/ports.js'
 import type { Runner } from '../runner.js'
 import { mountFromProto, smallFromAny } from '../state/convert.js'
-import type { NamespaceState } from '../state/namespaceState.js'
 import type { Store } from '../state/store.js'
 import { type ApiCall, filtersOf, insist, namespacedCall } from './call.js'
 import { exitToProto } from './exit.js'
@@ -250,15 +247,6 @@ export function tasksService({ runner, store, runtime, clock }: Deps): Served<Ta
     else execOf(call, id, execId)
     return call
   }
-}
-
-/** The stream of what is asked for and not answered. A task is born into its network, and leaves it at its end. */
-function openIntent(here: NamespaceState, namespace: string, id: string, execId: string): string | undefined {
-  if (execId !== '')
-    return execMachine.awaitsAnswer(here.exec(id, execId).state) ? execStream(namespace, id, execId) : undefined
-  if (taskMachine.awaitsAnswer(here.task(id).state)) return taskStream(namespace, id)
-  const isUnderWay = ['attaching', 'detaching'].includes(here.network(id).state)
-  return isUnderWay ? networkStream(namespace, id) : undefined
 }
 
 const hasMetrics = (state: TaskState) => ['created', 'running', 'pausing', 'paused', 'resuming'].includes(state)

@@ -10,6 +10,7 @@ import type { NamespaceEvent } from './namespace/events.js'
 import type { NetworkEvent } from './network/events.js'
 import type { PluginEvent } from './plugin/events.js'
 import type { RequestEvent } from './request/events.js'
+import type { RestartEvent } from './restart/events.js'
 import type { SnapshotEvent } from './snapshot/events.js'
 import type { TaskEvent } from './task/events.js'
 
@@ -25,6 +26,7 @@ export type DomainEvent =
   | PluginEvent
   | PublishedEvent
   | RequestEvent
+  | RestartEvent
   | SnapshotEvent
   | TaskEvent
 

@@ -11,6 +11,7 @@ export const namespaceStream = (name: string) => `namespace/${name}`
 export const networkStream = (namespace: string, id: string) => `network/${namespace}/${id}`
 export const pluginStream = (kind: string, id: string) => `plugin/${kind}/${id}`
 export const requestStream = (namespace: string, id: string) => `request/${namespace}/${id}`
+export const restartStream = (namespace: string, id: string) => `restart/${namespace}/${id}`
 export const snapshotStream = (namespace: string, snapshotter: string, key: string) =>
   `snapshot/${namespace}/${snapshotter}/${key}`
 export const taskStream = (namespace: string, id: string) => `task/${namespace}/${id}`

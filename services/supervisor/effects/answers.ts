@@ -1,5 +1,9 @@
 // From a plugin's answer to the next fact, also when there is none: what nobody knows is not recorded as a failure.
 import { Code, toStatusError } from '../../../plugins/kit/errors.js'
+import { execMachine } from '../domain/exec/machine.js'
+import { execStream, networkStream, taskStream } from '../domain/streams.js'
+import { taskMachine } from '../domain/task/machine.js'
+import type { NamespaceState } from '../state/namespaceState.js'
 import type { Store } from '../state/store.js'
 import { messageOf } from './supervisor.js'
 
@@ -51,6 +55,15 @@ export async function answered(
   for (let stream = open(); stream !== undefined; stream = open()) {
     if (!(await store.next(stream, end - performance.now(), signal))) return
   }
+}
+
+/** The stream of what is asked for and not answered. A task is born into its network, and leaves it at its end. */
+export function openIntent(here: NamespaceState, namespace: string, id: string, execId: string): string | undefined {
+  if (execId !== '')
+    return execMachine.awaitsAnswer(here.exec(id, execId).state) ? execStream(namespace, id, execId) : undefined
+  if (taskMachine.awaitsAnswer(here.task(id).state)) return taskStream(namespace, id)
+  const isUnderWay = ['attaching', 'detaching'].includes(here.network(id).state)
+  return isUnderWay ? networkStream(namespace, id) : undefined
 }
 
 async function takenBack({ takeBack }: Pick<Steps<unknown>, 'takeBack'>): Promise<boolean> {

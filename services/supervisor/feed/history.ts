@@ -1,7 +1,14 @@
 // All that happened to one container: to itself, its task, its execs, its network and its snapshot. The fold knows where
 // the lives of that name begin and end, so that only these parts of the journal are read.
 import type { ContainerRecord } from '../domain/container/events.js'
-import { containerStream, execStream, networkStream, snapshotStream, taskStream } from '../domain/streams.js'
+import {
+  containerStream,
+  execStream,
+  networkStream,
+  restartStream,
+  snapshotStream,
+  taskStream,
+} from '../domain/streams.js'
 import type { Journal, JournalRecord, Sequence } from '../journal/journal.js'
 import type { Summary } from '../state/summaries.js'
 import type { World } from '../state/world.js'
@@ -89,7 +96,9 @@ async function streamsOf(
   { namespace, id }: HistoryWish,
   lives: readonly Summary[],
 ): Promise<(record: JournalRecord) => boolean> {
-  const streams = new Set([containerStream, taskStream, networkStream].map(stream => stream(namespace, id)))
+  const streams = new Set(
+    [containerStream, taskStream, networkStream, restartStream].map(stream => stream(namespace, id)),
+  )
   const execs = execStream(namespace, id, '')
   const present = world.namespace(namespace).container(id).facts.record
   if (present) addSnapshot(streams, namespace, present)

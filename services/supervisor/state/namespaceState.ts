@@ -7,6 +7,8 @@ import type { ImageRecord } from '../domain/image/events.js'
 import type { LeaseView } from '../domain/lease/decide.js'
 import type { Attachment } from '../domain/network/decide.js'
 import { networkMachine } from '../domain/network/machine.js'
+import type { Restart } from '../domain/restart/decide.js'
+import { restartMachine } from '../domain/restart/machine.js'
 import type { OpenCommit, SnapshotRecord } from '../domain/snapshot/events.js'
 import type { Task } from '../domain/task/decide.js'
 import { taskMachine } from '../domain/task/machine.js'
@@ -50,6 +52,8 @@ export class NamespaceState {
   /** By container, then exec id. */
   readonly execs = new Map<string, Map<string, Exec>>()
   readonly networks = new Map<string, Attachment>()
+  /** By container. */
+  readonly restarts = new Map<string, Restart>()
 
   snapshot(snapshotter: string, key: string): StoredSnapshot | undefined {
     return this.snapshots.get(snapshotter)?.get(key)
@@ -87,6 +91,10 @@ export class NamespaceState {
 
   network(id: string): Attachment {
     return this.networks.get(id) ?? networkMachine.absent
+  }
+
+  restart(id: string): Restart {
+    return this.restarts.get(id) ?? restartMachine.absent
   }
 
   lease(id: string): LeaseView | undefined {

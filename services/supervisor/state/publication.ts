@@ -74,6 +74,7 @@ const lifecycles = {
   Plugin: 'plugins',
   Record: 'records',
   Request: 'requests',
+  Restart: 'restarts',
   Snapshot: 'snapshots',
   Task: 'tasks',
 } as const

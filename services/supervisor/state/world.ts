@@ -8,6 +8,7 @@ import type { Lifecycle, LifecycleMachine } from '../domain/lifecycle.js'
 import { networkMachine } from '../domain/network/machine.js'
 import type { Plugin } from '../domain/plugin/decide.js'
 import { pluginMachine } from '../domain/plugin/machine.js'
+import { restartMachine } from '../domain/restart/machine.js'
 import type { SnapshotEvent } from '../domain/snapshot/events.js'
 import { taskMachine } from '../domain/task/machine.js'
 import { formatNanos } from '../domain/time.js'
@@ -150,6 +151,13 @@ class Fold {
       case 'NetworkDetached':
       case 'NetworkDetachFailed':
         this.step(this.here().networks, event.containerId, networkMachine, event)
+        return
+      case 'RestartScheduled':
+      case 'RestartBegun':
+      case 'RestartDone':
+      case 'RestartFailed':
+      case 'RestartCancelled':
+        this.step(this.here().restarts, event.containerId, restartMachine, event)
         return
       case 'ExecRequested':
       case 'ExecAdded':

@@ -6,6 +6,7 @@ import { Server } from '@grpc/grpc-js'
 import pino from 'pino'
 import { listen } from '../../../plugins/kit/listen.js'
 import { messageLimits } from '../../../plugins/kit/serve.js'
+import { BlobFiles } from '../../../services/supervisor/api/blobFiles.js'
 import type { PluginListing } from '../../../services/supervisor/api/introspection.js'
 import type { CallObservation } from '../../../services/supervisor/api/observe.js'
 import { addServices, type Service } from '../../../services/supervisor/api/services.js'
@@ -56,6 +57,7 @@ export async function served(t: Scope, { plugins = [], feed: feedOptions, others
       journal,
       feed,
       heavy,
+      files: new BlobFiles(() => Promise.reject(new Error('there are no blobs here'))),
       log,
       stopping: stopping.signal,
       plugins: { list: () => plugins },

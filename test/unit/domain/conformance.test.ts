@@ -6,8 +6,9 @@ import { execMachine } from '../../../services/supervisor/domain/exec/machine.js
 import type { Lifecycle, LifecycleMachine } from '../../../services/supervisor/domain/lifecycle.js'
 import { networkMachine } from '../../../services/supervisor/domain/network/machine.js'
 import { pluginMachine } from '../../../services/supervisor/domain/plugin/machine.js'
+import { restartMachine } from '../../../services/supervisor/domain/restart/machine.js'
 import { taskMachine } from '../../../services/supervisor/domain/task/machine.js'
-import { container, exec, network, plugin, task } from './facts.js'
+import { container, exec, network, plugin, restart, task } from './facts.js'
 
 /** Walks through everything that can be reached, and compares each step. Answers how many there were. */
 function compare<State extends string, Facts, Event extends { type: string }>(
@@ -37,6 +38,7 @@ t.test('each step of each machine is the one that xstate takes', async t => {
     exec: compare(execMachine, Object.values(exec)),
     container: compare(containerMachine, Object.values(container)),
     network: compare(networkMachine, Object.values(network)),
+    restart: compare(restartMachine, Object.values(restart)),
     plugin: compare(
       pluginMachine,
       [1, 2].flatMap(epoch => Object.values(plugin(epoch))),

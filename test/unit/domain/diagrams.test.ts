@@ -6,6 +6,7 @@ import { diagram, withDiagrams } from '../../../services/supervisor/domain/diagr
 import { execMachine } from '../../../services/supervisor/domain/exec/machine.js'
 import { networkMachine } from '../../../services/supervisor/domain/network/machine.js'
 import { pluginMachine } from '../../../services/supervisor/domain/plugin/machine.js'
+import { restartMachine } from '../../../services/supervisor/domain/restart/machine.js'
 import { taskMachine } from '../../../services/supervisor/domain/task/machine.js'
 
 const file = new URL('../../../services/supervisor/domain/README.md', import.meta.url)
@@ -14,6 +15,7 @@ const machines = {
   exec: execMachine.machine,
   network: networkMachine.machine,
   plugin: pluginMachine.machine,
+  restart: restartMachine.machine,
   task: taskMachine.machine,
 }
 

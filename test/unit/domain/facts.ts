@@ -1,8 +1,9 @@
-// One example of every fact about tasks, processes, containers, networks and plugins, for tests of their lifecycles.
+// One example of every fact about tasks, processes, containers, networks, restarts and plugins, for tests of their lifecycles.
 import type { ContainerInput } from '../../../services/supervisor/domain/container/machine.js'
 import type { ExecEvent } from '../../../services/supervisor/domain/exec/events.js'
 import type { NetworkEvent } from '../../../services/supervisor/domain/network/events.js'
 import type { PluginEvent } from '../../../services/supervisor/domain/plugin/events.js'
+import type { RestartEvent } from '../../../services/supervisor/domain/restart/events.js'
 import type { TaskEvent } from '../../../services/supervisor/domain/task/events.js'
 import type { ExecAdmitted } from '../../../services/supervisor/domain/task/machine.js'
 
@@ -109,6 +110,14 @@ export const network: ByType<NetworkEvent> = {
   NetworkDetachRequested: { type: 'NetworkDetachRequested', ...attachment },
   NetworkDetached: { type: 'NetworkDetached', ...attachment },
   NetworkDetachFailed: { type: 'NetworkDetachFailed', ...attachment, reason },
+}
+
+export const restart: ByType<RestartEvent> = {
+  RestartScheduled: { type: 'RestartScheduled', ...of, action: 'start', due: exit.at, attempt: 0 },
+  RestartBegun: { type: 'RestartBegun', ...of },
+  RestartDone: { type: 'RestartDone', ...of, at: exit.at },
+  RestartFailed: { type: 'RestartFailed', ...of, reason, due: exit.at, attempt: 1 },
+  RestartCancelled: { type: 'RestartCancelled', ...of },
 }
 
 const name = { kind: 'runtime', id: 'v2' } as const
