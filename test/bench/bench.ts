@@ -4,9 +4,11 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { OpenScope } from '../harness/wait.js'
+import { measureBlob } from './blob.js'
 import { type Contest, openContest } from './contest.js'
 import { measureImport } from './import.js'
 import { measureLatency } from './latency.js'
+import { measureListing } from './listing.js'
 import { describeMachine, isBusy, type Machine } from './machine.js'
 import { measureMemory, readIdle } from './memory.js'
 import { measurePast } from './past.js'
@@ -14,7 +16,7 @@ import { measureRecovery } from './recovery.js'
 import { type Outcome, show } from './report.js'
 import { measureThroughput } from './throughput.js'
 
-const measurements = ['latency', 'throughput', 'import', 'memory', 'recovery', 'past'] as const
+const measurements = ['latency', 'throughput', 'import', 'memory', 'recovery', 'past', 'listing', 'blob'] as const
 type Measurement = (typeof measurements)[number]
 
 interface Flags {
@@ -81,6 +83,8 @@ async function measure(
     memory: () => measureMemory(contest, idle),
     recovery: () => measureRecovery(contest, containers),
     past: () => measurePast(contest),
+    listing: () => measureListing(contest),
+    blob: () => measureBlob(contest),
   }
   const results: Partial<Record<Measurement, unknown>> = {}
   for (const name of measurements.filter(each => only.includes(each))) {
