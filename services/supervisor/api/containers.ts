@@ -32,7 +32,7 @@ export interface ContainersDeps extends ControlLabelsDeps {
 }
 
 /** Specs that a list reads at once: one alone is slow, all of them are too much memory. */
-const readsAtOnce = 16
+const readsAtOnce = 128
 
 export function containersService(deps: ContainersDeps): Served<ContainersServer> {
   const { runner, store, heavy } = deps

@@ -1,5 +1,5 @@
 // Reading records back from the segments, by sequence, a bounded piece at a time.
-import { type Disk, reading } from './disk.js'
+import { type Disk, type DiskFile, reading } from './disk.js'
 import type { Frame } from './frame.js'
 import type { JournalRecord, Sequence } from './journal.js'
 import { decodeRecord } from './record.js'
@@ -9,6 +9,8 @@ import { walk } from './walk.js'
 
 const PIECE_RECORDS = 512
 const PIECE_BYTES = 256 * 1024
+/** What is read for one record: from the remembered place before it to behind it, as a rule. */
+const RUN_BYTES = 32 * 1024
 /** Indexes of sealed segments that are kept; the others are made anew when they are needed. */
 const INDEXES_KEPT = 16
 
@@ -24,6 +26,13 @@ export class JournalDamaged extends Error {
   }
 }
 
+/** A record that somebody waits for. */
+interface Wanted {
+  sequence: Sequence
+  resolve(record: JournalRecord): void
+  reject(error: unknown): void
+}
+
 /** Records in a row, and where the one after them begins if that is in the same segment. */
 export interface Piece {
   records: JournalRecord[]
@@ -34,6 +43,8 @@ export class SegmentReader {
   /** By the segments' first sequence, least recently used first. */
   private readonly indexes = new Map<Sequence, SparseIndex>()
   private active: { segment: Segment; index: SparseIndex } | undefined
+  /** What was asked for since the last turn of the event loop. */
+  private readonly wanted: Wanted[] = []
 
   constructor(
     private readonly disk: Disk,
@@ -77,12 +88,65 @@ export class SegmentReader {
     return { records, next: sequence <= until ? { segment, sequence, position: end } : undefined }
   }
 
-  /** One record. */
-  async record(sequence: Sequence): Promise<JournalRecord> {
-    const { records } = await this.piece(sequence, sequence, undefined)
-    const [record] = records
-    if (!record) throw new RangeError(`there is no record ${sequence}`)
-    return record
+  /** One record. Those that are asked for in the same turn of the event loop are read together. */
+  record(sequence: Sequence): Promise<JournalRecord> {
+    return new Promise((resolve, reject) => {
+      this.wanted.push({ sequence, resolve, reject })
+      if (this.wanted.length === 1) queueMicrotask(() => void this.readWanted())
+    })
+  }
+
+  private async readWanted(): Promise<void> {
+    const bySegment = new Map<Segment, Wanted[]>()
+    for (const one of this.wanted.splice(0).sort((a, b) => (a.sequence < b.sequence ? -1 : 1))) {
+      try {
+        const segment = this.locate(one.sequence)
+        const others = bySegment.get(segment)
+        if (others) others.push(one)
+        else bySegment.set(segment, [one])
+      } catch (error) {
+        one.reject(error)
+      }
+    }
+    await Promise.all([...bySegment].map(([segment, wanted]) => this.readOf(segment, wanted)))
+  }
+
+  /** Of one segment, in order: from one remembered place to the next in which something is wanted. */
+  private async readOf(segment: Segment, wanted: Wanted[]): Promise<void> {
+    try {
+      const runs: { place: Place; wanted: Wanted[]; last: Sequence }[] = []
+      for (const one of wanted) {
+        const place = await this.place(segment, one.sequence)
+        if (!place) throw new JournalDamaged(segment.path, SEGMENT_HEADER_BYTES, `record ${one.sequence} is missing`)
+        const run = runs.at(-1)
+        if (run && place.sequence <= run.last) {
+          run.wanted.push(one)
+          run.last = one.sequence
+        } else {
+          runs.push({ place, wanted: [one], last: one.sequence })
+        }
+      }
+      await reading(this.disk, segment.path, async file => {
+        for (const run of runs) await this.readRun(file, segment, run.place, run.wanted)
+      })
+    } catch (error) {
+      for (const { reject } of wanted) reject(error)
+    }
+  }
+
+  private async readRun(file: DiskFile, segment: Segment, place: Place, wanted: Wanted[]): Promise<void> {
+    const { salt, end: to } = segment
+    let { sequence } = place
+    let found = 0
+    const visit = (frame: Frame) => {
+      for (; wanted[found]?.sequence === sequence; found += 1)
+        wanted[found]?.resolve(expectRecord(segment, frame, sequence))
+      sequence += 1n
+      return found < wanted.length
+    }
+    const { position } = await walk({ file, salt, from: place.position, to, chunkBytes: RUN_BYTES, visit })
+    const missing = new JournalDamaged(segment.path, position, `record ${sequence} has changed`)
+    for (const { reject } of wanted.slice(found)) reject(missing)
   }
 
   private locate(sequence: Sequence): Segment {

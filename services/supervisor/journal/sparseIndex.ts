@@ -2,7 +2,7 @@
 import type { Sequence } from './journal.js'
 
 const RECORDS_APART = 64
-const BYTES_APART = 64 * 1024
+const BYTES_APART = 16 * 1024
 
 export interface Place {
   sequence: Sequence
@@ -10,7 +10,7 @@ export interface Place {
   position: number
 }
 
-/** One entry for every 64 records or 64 KiB: 32 KiB of memory for a segment of 64 MiB. */
+/** One entry for every 64 records or 16 KiB: 64 KiB of memory for a segment of 64 MiB. */
 export class SparseIndex {
   /** Relative to the segment's first. */
   private readonly sequences: number[] = []
