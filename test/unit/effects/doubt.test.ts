@@ -200,6 +200,22 @@ t.test('what the runtime no longer has can be deleted', async t => {
   t.equal(host.state(), 'absent')
 })
 
+t.test('a task that goes while the runtime is asked about it is asked about again', async t => {
+  let lists = 0
+  const host = await world(t, {
+    delete: () => Promise.reject(unavailable('the runtime plugin went away')),
+    async *list() {
+      yield { names: lists++ === 0 ? [{ namespace: ns, id }] : [], tasks: [] }
+    },
+  })
+  await host.create()
+  await t.rejects(host.step({ type: 'TaskDeleteRequested', containerId: id }), { message: /went away/ })
+  await host.recover()
+  t.equal(host.state(), 'deleting', 'it was named, and nothing was told of it')
+  await host.hears('TaskDeleted')
+  t.equal(host.state(), 'absent')
+})
+
 const networked = { 'io.purser/network': 'bridge' }
 
 t.test('an attach whose answer was lost is taken back, and the task can be created again', async t => {

@@ -62,15 +62,21 @@ export class TaskRecovery {
     const asked = this.store.world.sequence
     const look = (place: Place, listed?: ListedTask) =>
       looks.push(this.gate.run(() => this.reconcile(place, listed, asked)))
+    const untold = new Set<string>()
     let isFirst = true
     // Each is looked at when the runtime tells of it: one whose shim is silent keeps nobody else waiting.
     for await (const { names, tasks } of this.runtime.list({}, { deadlineMs: 60_000 })) {
       if (isFirst) for (const place of this.withoutRuntime(names)) look(place)
       isFirst = false
-      for (const task of tasks) look(task, task)
+      for (const name of names) untold.add(keyOf(name))
+      for (const task of tasks) {
+        untold.delete(keyOf(task))
+        look(task, task)
+      }
     }
     const settled = await Promise.all(looks)
-    return settled.every(isSettled => isSettled)
+    // One that went meanwhile was not looked at: the next list is without it.
+    return untold.size === 0 && settled.every(isSettled => isSettled)
   }
 
   /** What the runtime has and the journal does not know, or does not know to have been made. */
