@@ -7,13 +7,18 @@ import type { Scope } from './wait.js'
 export interface ContainerdOptions {
   /** Measures its gRPC calls, as Purser always does: `grpc_server_handling_seconds`. */
   callTimes?: boolean
+  /** Its restart monitor looks each second, rather than each ten. */
+  restarts?: boolean
 }
 
-export async function containerd(scope: Scope, { callTimes = false }: ContainerdOptions = {}): Promise<Host> {
+export async function containerd(
+  scope: Scope,
+  { callTimes = false, restarts = false }: ContainerdOptions = {},
+): Promise<Host> {
   const places = makePlaces()
   const config = join(places.directory, 'containerd.toml')
   const metrics = `127.0.0.1:${await freePort()}`
-  writeFileSync(config, configuration(places, metrics, callTimes))
+  writeFileSync(config, configuration(places, metrics, callTimes, restarts))
   const host = new Host(places.directory, places.root, places.state, places.address, {
     kind: 'containerd',
     command: 'containerd',
@@ -26,13 +31,13 @@ export async function containerd(scope: Scope, { callTimes = false }: Containerd
 }
 
 /** Everything below the given directory, and no plugin that a test doesn't need. */
-function configuration(places: Places, metrics: string, callTimes: boolean): string {
+function configuration(places: Places, metrics: string, callTimes: boolean, restarts: boolean): string {
   return `
 version = 2
 root = "${places.root}"
 state = "${places.state}"
 disabled_plugins = [
-  "io.containerd.grpc.v1.cri", "io.containerd.internal.v1.tracing",
+  ${restarts ? '' : '"io.containerd.internal.v1.restart", '}"io.containerd.grpc.v1.cri", "io.containerd.internal.v1.tracing",
   "io.containerd.tracing.processor.v1.otlp", "io.containerd.snapshotter.v1.aufs",
   "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
 ]
@@ -43,9 +48,9 @@ disabled_plugins = [
 [metrics]
   address = "${metrics}"
   grpc_histogram = ${callTimes}
-[plugins."io.containerd.internal.v1.restart"]
-  interval = "1s"
 [plugins."io.containerd.internal.v1.opt"]
   path = "${places.directory}/opt"
+[plugins."io.containerd.internal.v1.restart"]
+  interval = "1s"
 `
 }

@@ -28,7 +28,7 @@ export const hostKind = process.env.PURSER_E2E_HOST === 'containerd' ? 'containe
 export const purserOnly = hostKind === 'containerd' ? 'containerd has no such thing' : false
 
 export async function supervisor(scope: Scope, options: SupervisorOptions = {}): Promise<Host> {
-  return hostKind === 'containerd' ? containerd(scope) : purser(scope, options)
+  return hostKind === 'containerd' ? containerd(scope, { restarts: true }) : purser(scope, options)
 }
 
 export async function purser(scope: Scope, options: SupervisorOptions = {}): Promise<Host> {

@@ -10,6 +10,8 @@ import { LeasesService } from '../../../proto/gen/containerd/services/leases/v1/
 import { NamespacesService } from '../../../proto/gen/containerd/services/namespaces/v1/namespace.js'
 import { VersionService } from '../../../proto/gen/containerd/services/version/v1/version.js'
 import { HealthService } from '../../../proto/gen/grpc/health/v1/health.js'
+import { ServerReflectionService } from '../../../proto/gen/grpc/reflection/v1/reflection.js'
+import { ServerReflectionService as OldReflectionService } from '../../../proto/gen/grpc/reflection/v1alpha/reflection.js'
 import { EventsService as PurserEventsService } from '../../../proto/gen/purser/events/v1/events.js'
 import { JournalService } from '../../../proto/gen/purser/journal/v1/journal.js'
 import { UpgradeService } from '../../../proto/gen/purser/upgrade/v1/upgrade.js'
@@ -24,6 +26,7 @@ import { leasesService } from './leases.js'
 import { namespacesService } from './namespaces.js'
 import { type ObserveCall, observed } from './observe.js'
 import { purserEventsService } from './purserEvents.js'
+import { reflectionService } from './reflection.js'
 import { Repeats, type RepeatsDeps } from './repeats.js'
 import type { Traffic } from './traffic.js'
 import { type UpgradeDeps, upgradeService } from './upgrade.js'
@@ -64,6 +67,9 @@ export function addServices(server: Server, deps: ServicesDeps, others: readonly
     { definition: UpgradeService, implementation: upgradeService(deps) },
     { definition: HealthService, implementation: healthService({ ...deps, services: names }) },
   ]
+  const reflecting = [ServerReflectionService, OldReflectionService]
+  const served = [...stored, ...about, ...reflecting.map(definition => ({ definition }))].map(nameOf).sort()
+  for (const definition of reflecting) about.push({ definition, implementation: reflectionService(served) })
   const observe: ObserveCall = call => {
     deps.observe(call)
     deps.log.debug(call, 'call')

@@ -3,7 +3,7 @@
 //   ordinary   end by themselves, and soon: the successor waits for them
 //   lasting    wait for something to happen (Tasks/Wait): asked again of the successor, with nothing told to the caller
 //   endless    containerd's events are gone on with, from the successor, behind the last that was told; others end, with
-//              a status on which clients come back
+//              a status on which clients come back; one that looks around ends with its connection
 import { EventEmitter, once } from 'node:events'
 import {
   type Client,
@@ -34,7 +34,8 @@ type StreamCall = Parameters<ServerStreamHandler>[0]
 
 const lasting: ReadonlySet<string> = new Set([TasksService.wait.path])
 const resumed: ReadonlySet<string> = new Set([EventsService.subscribe.path])
-const endless = (path: string): boolean => /\/(Subscribe|Watch\w*)$/.test(path) || path === UpgradeService.run.path
+const endless = (path: string): boolean =>
+  /\/(Subscribe|Watch\w*|ServerReflectionInfo)$/.test(path) || path === UpgradeService.run.path
 
 /** For a successor that has just opened. */
 const answerMs = 10_000
