@@ -1,4 +1,6 @@
 // A new version takes over from the one that runs: clients, containers and events notice nothing of it.
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
@@ -234,6 +236,20 @@ t.test('a kill of the one that gives way leaves what a plain start takes up', { 
     const { process } = await host.call(Tasks.get, { containerId: id, execId: '' }, { timeoutMs })
     t.match(process, { pid, status: Status.RUNNING }, moment)
   }
+})
+
+t.test('a successor whose predecessor died before it could listen ends', { skip: purserOnly }, async t => {
+  const directory = ownDirectory('purser-successor-')
+  const places = { root: directory, state: directory, address: join(directory, 's'), node: 'n', metrics: 'off' }
+  const flags = ['--root', directory, '--state', directory, '--address', places.address, '--node', 'n', '--nats', 'off']
+  const invitation = JSON.stringify({ places, descriptors: { api: 3, metrics: null } })
+  const successor = spawn(process.execPath, [builtProgram('purserd.js'), ...flags], {
+    stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
+    env: { PATH: process.env.PATH, PURSER_HANDOVER: invitation },
+  })
+  t.teardown(() => void successor.kill('SIGKILL'))
+  successor.disconnect()
+  t.same(await once(successor, 'exit'), [1, null])
 })
 
 t.test('one upgrade at a time, also by signal', { skip: purserOnly }, async t => {

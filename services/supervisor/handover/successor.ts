@@ -25,7 +25,7 @@ export interface Handover {
 /** Undefined for a process that follows nobody. */
 export function joinHandover(): Handover | undefined {
   const text = process.env[invitationVariable]
-  if (text === undefined || process.send === undefined) return undefined
+  if (text === undefined) return undefined
   delete process.env[invitationVariable] // not meant for what we start
   return new Successor(JSON.parse(text))
 }
@@ -51,10 +51,11 @@ class Successor implements Handover {
       if (isFromIncumbent(message)) this.said.push(message)
       this.heard()
     })
-    // It died: whoever starts it anew must find nobody in its place.
+    // It died: whoever starts it anew must find nobody in its place. It may have died before we could listen.
     process.on('disconnect', () => {
       if (!this.isOurs) process.exit(1)
     })
+    if (!process.connected) process.exit(1)
   }
 
   async turn(settings: Settings, version: string): Promise<Succession> {
