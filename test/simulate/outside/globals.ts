@@ -60,9 +60,15 @@ export function simulatedAbort(milliseconds: number): AbortSignal {
 /** Node keeps a composite signal that is listened to from being collected, which a life that was cut off never ends. */
 export function simulatedAny(signals: readonly AbortSignal[]): AbortSignal {
   const aborter = new AbortController()
+  // Once it has aborted it listens no more: one that lives on would otherwise gather a listener for each that was made.
+  const over = new AbortController()
+  const abort = ({ reason }: AbortSignal) => {
+    over.abort()
+    aborter.abort(reason)
+  }
   for (const signal of signals) {
-    if (signal.aborted) aborter.abort(signal.reason)
-    else signal.addEventListener('abort', () => aborter.abort(signal.reason), { once: true })
+    if (signal.aborted) abort(signal)
+    else signal.addEventListener('abort', () => abort(signal), { once: true, signal: over.signal })
   }
   return aborter.signal
 }
