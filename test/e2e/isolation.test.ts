@@ -9,6 +9,7 @@ import type { Host } from '../harness/host.js'
 import { busyboxName } from '../harness/image.js'
 import { purser, purserOnly, supervisor } from '../harness/supervisor.js'
 import { table } from '../harness/table.js'
+import { upgrade } from '../harness/upgrade.js'
 
 const pidOf = async (host: Host, id: string) => table(await host.ok('tasks', 'ls')).find(row => row.TASK === id)?.PID
 
@@ -115,25 +116,37 @@ t.test('nobody else can read its files or speak to its sockets', { skip: purserO
   await host.stop()
 })
 
-t.test('the service manager hears when it serves and when it stops', { skip: purserOnly }, async t => {
-  const directory = mkdtempSync(join(tmpdir(), 'purser-notify-'))
-  const path = join(directory, 'socket')
-  const manager = run('perl', ['-e', printDatagrams, path])
-  t.teardown(() => {
-    manager.kill()
-    rmSync(directory, { recursive: true })
-  })
-  await manager.says(/listening/)
-  const host = await purser(t, { env: { NOTIFY_SOCKET: path } })
-  await manager.says(/READY=1/)
-  t.ok(await host.answers())
-  await host.stop()
-  await manager.says(/STOPPING=1/)
-})
-
 /** node has no datagram sockets in the file system; every Debian has perl. */
 const printDatagrams = `
 use Socket; $| = 1;
 socket(my $s, PF_UNIX, SOCK_DGRAM, 0) or die; bind($s, sockaddr_un($ARGV[0])) or die; print "listening\\n";
 while (defined recv($s, my $message, 4096, 0)) { print "$message\\n" }
 `
+
+t.test(
+  'the service manager hears when it serves, who does after an upgrade, and when it stops',
+  { skip: purserOnly },
+  async t => {
+    const directory = mkdtempSync(join(tmpdir(), 'purser-notify-'))
+    const path = join(directory, 'socket')
+    const manager = run('perl', ['-e', printDatagrams, path])
+    t.teardown(() => {
+      manager.kill()
+      rmSync(directory, { recursive: true })
+    })
+    await manager.says(/listening/)
+    const host = await purser(t, { env: { NOTIFY_SOCKET: path } })
+    await manager.says(/READY=1/)
+    t.ok(await host.answers())
+    const successor = await upgrade(host)
+    // A READY=1 before MAINPID would come from a process that the service manager does not know yet.
+    await manager.says(new RegExp(`^RELOADING=1\nMONOTONIC_USEC=\\d+\nMAINPID=${successor}\n(?:.*\n)*?READY=1\n`, 'm'))
+    await host.stop()
+    await manager.says(/STOPPING=1/)
+    t.same(
+      manager.stdout.match(/^[A-Z]+(?==)/gm)?.filter(name => name !== 'STATUS'),
+      ['READY', 'RELOADING', 'MAINPID', 'READY', 'STOPPING'],
+      'each is told once',
+    )
+  },
+)
