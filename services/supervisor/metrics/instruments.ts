@@ -158,7 +158,7 @@ export class Instruments {
 
     this.#gauge(
       'purser_subscribers',
-      'Subscribers to events: reading history, or hearing what comes.',
+      'Subscribers to events: live while their queue has room for what comes, else history, read or not.',
       ['state'],
       gauge => {
         const status = sources.feed?.()

@@ -86,9 +86,17 @@ t.test(
     const { rpc, feed } = await served(t, { feed: { stallMs: 1000, queue: { events: 10, bytes: 1 << 20 } } })
     const slow = await subscribe(t, rpc, { 'purser-since': '0' })
     const quick = await subscribe(t, rpc, { 'purser-since': '0' })
+    await until('both to hear what comes', () => feed.status().live === 2, { timeoutMs: patienceMs })
     slow.stream.pause()
     const count = 70
-    for (let index = 0; index < count; index++) await publish(rpc, '/bulk', 100_000)
+    const states: string[] = []
+    for (let index = 0; index < count; index++) {
+      await publish(rpc, '/bulk', 100_000)
+      const { live, history } = feed.status()
+      if (live + history === 2) states.push(history === 0 ? 'live' : 'history')
+    }
+    t.equal(states[0], 'live', 'one that reads nothing counts as live for as long as its queue has room')
+    t.ok(states.includes('history'), 'then as reading history')
     await until('all events at the one that reads', () => quick.arrived.items.length === count, {
       timeoutMs: patienceMs,
     })
