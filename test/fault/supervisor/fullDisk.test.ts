@@ -1,6 +1,6 @@
-// A disk that fills up under a whole supervisor: it still answers reads, says why it refuses writes, and recovers.
+// A disk that fills up or turns read-only under a whole supervisor: reads are answered, refused writes say why.
 import { execFileSync } from 'node:child_process'
-import { rmSync, statfsSync, writeFileSync } from 'node:fs'
+import { rmSync, statfsSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { status as Code } from '@grpc/grpc-js'
 import t from 'tap'
@@ -10,7 +10,11 @@ import {
   ListNamespacesRequest,
   NamespacesService,
 } from '../../../proto/gen/containerd/services/namespaces/v1/namespace.js'
-import { purser } from '../../harness/supervisor.js'
+import { cleanEnvironment, run } from '../../harness/ctr.js'
+import { busyboxName } from '../../harness/image.js'
+import { alive } from '../../harness/process.js'
+import { builtProgram, purser } from '../../harness/supervisor.js'
+import { table } from '../../harness/table.js'
 import { endWith, until } from '../../harness/wait.js'
 
 const diskMiB = 24
@@ -74,6 +78,44 @@ t.test('a full disk refuses writes with advice, lets deletes through, and heals 
     ['after'],
     'what was acknowledged is what is there after a crash',
   )
+})
+
+t.test('a disk that the kernel made read-only stops writes and nothing else, also at the next start', async t => {
+  const host = await purser(t, { start: false })
+  const image = join(host.directory, 'image')
+  writeFileSync(image, '')
+  truncateSync(image, 96 << 20)
+  execFileSync('mkfs.ext4', ['-q', '-F', image], { env: cleanEnvironment })
+  execFileSync('mount', ['-o', 'loop,errors=remount-ro', image, host.root])
+  endWith(t, () => void execFileSync('umount', ['--lazy', host.root]))
+  await host.start()
+  const create = (name: string) =>
+    host.call(NamespacesService.create, CreateNamespaceRequest.fromPartial({ namespace: { name, labels: {} } }))
+  await create('before')
+  await host.load()
+  const id = host.id('stays')
+  await host.ok('run', '-d', busyboxName, id, 'sleep', '1000')
+  const [row] = table(await host.ok('tasks', 'ls'))
+  const before = alive(Number(row?.PID))
+  const goesOn = async () => {
+    await t.rejects(create('during'), { code: Code.UNAVAILABLE, details: /is read-only.*dmesg.*restart purserd/ })
+    t.match(await host.ok('namespaces', 'ls'), /before/)
+    t.match(table(await host.ok('tasks', 'ls')), [{ TASK: id, STATUS: 'RUNNING' }])
+    t.match(alive(before?.pid ?? 0), before)
+    const history = await run(builtProgram('purser.js'), ['--address', host.address, 'history', id]).end()
+    t.match(history, { code: 0, stdout: /\/tasks\/start/ })
+    const health = await fetch(new URL('/healthz', host.launch.metricsUrl))
+    t.equal(health.status, 503)
+    t.match(await health.text(), /journal.*read-only/)
+    const metrics = await (await fetch(new URL('/metrics', host.launch.metricsUrl))).text()
+    t.match(metrics, /^purser_journal_writable 0$/m)
+  }
+  t.throws(() => execFileSync('mount', ['-o', 'remount,ro', host.root], { stdio: 'pipe' }), /busy/)
+  execFileSync('mount', ['-o', 'remount,abort', host.root]) // as after an error of the disk
+  await goesOn()
+  await host.kill()
+  await host.start()
+  await goesOn()
 })
 
 /** Leaves no free block. */
