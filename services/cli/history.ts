@@ -38,6 +38,8 @@ function readAll(target: Target, container: string): Promise<HistoryResponse> {
       whole.events.push(...page.events)
       next = page.next
     }
+    if (whole.events.length === 0 && whole.lives.length === 0)
+      throw new Error(`history of container "${container}" in namespace "${target.namespace}": not found`)
     return whole
   })
 }

@@ -74,7 +74,8 @@ export function purserEventsService({ store, log, ...deps }: PurserEventsDeps): 
     history: unary(async (request, context) => {
       const wish = historyWish(request, context)
       const { happenings, next, lives } = await historyOf(journal, store.world, wish)
-      if (happenings.length === 0 && lives.length === 0)
+      // Behind the first page the caller knows whether there was anything.
+      if (happenings.length === 0 && lives.length === 0 && next === undefined && wish.after === 0n)
         throw notFound(`history of container ${JSON.stringify(wish.id)} in namespace ${JSON.stringify(wish.namespace)}`)
       const events = happenings.map(eventToProto)
       return { events, next: next ?? 0n, lives: lives.map(lifeToProto), firstKept: journal.first() }

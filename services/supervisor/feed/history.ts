@@ -31,22 +31,27 @@ export interface HistoryWish {
   after: Sequence
   limit: number
   signal: AbortSignal
+  /** Records that are looked at for one page, whether or not they are of that name. */
+  scanMax?: number
 }
 
 /** A snapshot is made before its container and may be removed behind it: so far around a life it is looked for. */
 const aroundRecords = 1000n
+/** Of a name that nothing is known of all of the journal is read, in so many calls that none takes long. */
+const scanRecords = 50_000
 /** A page has no more than that, whatever its limit. */
 const pageBytes = 4 << 20
 
 export async function historyOf(journal: Journal, world: World, wish: HistoryWish): Promise<HistoryPage> {
-  const { namespace, id, after, limit, signal } = wish
+  const { namespace, id, after, limit, signal, scanMax = scanRecords } = wish
   const lives = world.summaries.of(namespace, id)
   const mine = await streamsOf(journal, world, wish, lives)
   const happenings: Happening[] = []
-  let bytes = 0
+  let [bytes, scanned] = [0, 0]
   for (const { from, to } of spansOf(lives, journal)) {
     for await (const record of between(journal, from > after ? from : after + 1n, to)) {
       signal.throwIfAborted()
+      if (scanned++ === scanMax) return { happenings, next: record.sequence - 1n, lives }
       if (!mine(record)) continue
       // One more than wanted is there: so there is a next page.
       if (happenings.length === limit || bytes > pageBytes)

@@ -2,12 +2,15 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import t from 'tap'
 import { Code } from '../../../plugins/kit/errors.js'
+import { containerStream, eventStream } from '../../../services/supervisor/domain/streams.js'
 import { Happening } from '../../../services/supervisor/feed/happening.js'
+import { historyOf } from '../../../services/supervisor/feed/history.js'
 import { firstAt, firstSince, parseSince } from '../../../services/supervisor/feed/since.js'
 import type { News } from '../../../services/supervisor/feed/subscriber.js'
 import type { Journal, Sequence } from '../../../services/supervisor/journal/journal.js'
+import { World } from '../../../services/supervisor/state/world.js'
 import { until, withDeadline } from '../../harness/wait.js'
-import { fed, inMemory, onDisk, published, random } from './journals.js'
+import { appender, fed, inMemory, onDisk, published, random } from './journals.js'
 
 const patienceMs = 60_000
 const never = new AbortController().signal
@@ -145,6 +148,33 @@ t.test('a subscriber whose filter passes nothing still learns how far it has com
   t.match(await next(), { kind: 'mark', sequence: 36n, present: true }, 'when nothing more happens')
   await append(Array.from({ length: 10 }, () => published('/a')))
   t.match(await next(), { kind: 'mark', sequence: journal.last(), present: true }, 'when much happens')
+})
+
+t.test('the history of a name that nothing is known of is read in parts, and misses nothing', async t => {
+  const journal = inMemory()
+  const append = appender(journal)
+  const mine = [3n, 30n, 31n, 32n, 61n, 100n]
+  for (let sequence = 1n; sequence <= 100n; sequence++) {
+    const stream = mine.includes(sequence) ? containerStream('default', 'gone') : eventStream('default')
+    await append([{ ...published('/a'), stream }])
+  }
+  for (const [limit, scanMax] of [
+    [500, 30],
+    [1, 30],
+    [2, 7],
+    [500, 1],
+    [500, 1000],
+  ] as const) {
+    const seen: Sequence[] = []
+    for (let after: Sequence | undefined = 0n; after !== undefined; ) {
+      const wish = { namespace: 'default', id: 'gone', after, limit, scanMax, signal: never }
+      const page = await historyOf(journal, new World(), wish)
+      t.ok(page.happenings.length <= limit && (page.next ?? 101n) > after)
+      seen.push(...page.happenings.map(({ sequence }) => sequence))
+      after = page.next
+    }
+    t.same(seen, mine, `pages of ${limit} events and ${scanMax} records`)
+  }
 })
 
 t.test('where a subscription begins: behind a sequence, or at a time', async t => {
