@@ -1,6 +1,7 @@
 // The plugin host: it answers the supervisor's calls by acting on reality, late, out of order, not at all, or it dies.
 import type { CallOptions } from '../../plugins/kit/calls.js'
 import { Code, notFound, StatusError, unavailable, unimplemented } from '../../plugins/kit/errors.js'
+import { CallsUnderWay } from '../../plugins/kit/underWay.js'
 import { TaskExit } from '../../proto/gen/containerd/events/task.js'
 import type { ListContentResponse } from '../../proto/gen/containerd/services/content/v1/content.js'
 import { Info, type ListSnapshotsResponse } from '../../proto/gen/containerd/services/snapshots/v1/snapshots.js'
@@ -14,7 +15,7 @@ import type {
 } from '../../services/supervisor/effects/ports.js'
 import { Chance } from './random.js'
 import { Attachments, BlobFiles, type Exit, Layers, Shims } from './reality.js'
-import { Party, type Time } from './time.js'
+import { type Entry, Party, type Time } from './time.js'
 
 /** Where the host's plugins register, and where what they tell goes. */
 export interface Registry {
@@ -30,6 +31,14 @@ interface Pending {
 /** The chance that a plugin refuses a call without having done anything. */
 const refusalChance = 0.02
 
+/** The chance that it takes long for what it is asked, in microseconds, and others overtake it. */
+const slowChance = 0.02
+const slow = 200_000
+
+/** As the plugins have it: how long a host waits for its next supervisor, and that one for what the last had asked. */
+const lingerFor = 10_000_000
+const abandonedPatienceMs = 500
+
 /** What a shim has to answer. Who lists tasks, or destroys one, does not wait for it. */
 const asksShim = new Set(['start', 'exec', 'delete', 'kill', 'pause', 'resume', 'state'])
 
@@ -41,7 +50,14 @@ export class Host {
   /** Undefined while no host runs. */
   private process: Party | undefined
   private serving = false
+  /** Who was told last that the plugins are ready. */
+  private servesFor: Party | undefined
+  /** Undefined also while no supervisor has it. */
   private registry: Registry | undefined
+  private begun = false
+  private isLeaving = false
+  private underWay = new CallsUnderWay()
+  private lingering: Entry | undefined
   private readonly pending = new Set<Pending>()
   private readonly waiting = new Set<() => void>()
   private readonly chances = new Map<string, Chance>()
@@ -68,14 +84,72 @@ export class Host {
     const process = new Party('host')
     this.process = process
     this.registry = registry
+    this.begun = false
+    this.isLeaving = false
+    this.underWay = new CallsUnderWay()
     this.time.after(this.draw('start').delay(20_000), process, 'host starts', () => {
+      this.begun = true
       this.time.after(50, supervisor, 'host registers', () => void registry.register())
     })
   }
 
+  /** Its supervisor has crashed: it goes on with what it was asked for, and waits for the next one. */
+  linger(): void {
+    const { process } = this
+    if (!this.begun) this.die()
+    if (!process?.alive) return
+    this.tell?.(() => 'the plugin host lingers')
+    this.registry = undefined
+    this.serving = false
+    this.pending.clear()
+    if (this.lingering) this.lingering.cancelled = true
+    this.lingering = this.time.after(lingerFor, process, 'no supervisor has come', () => this.die())
+  }
+
+  /** It waits for a supervisor. */
+  get lingers(): boolean {
+    return this.runs && this.registry === undefined && !this.isLeaving
+  }
+
+  /** The next supervisor takes it up as it is. */
+  takeUp(registry: Registry, supervisor: Party): void {
+    const { process, time } = this
+    if (!process) return
+    this.tell?.(() => 'the plugin host is taken up')
+    if (this.lingering) this.lingering.cancelled = true
+    this.registry = registry
+    time.after(this.stopped() + this.draw('take up').delay(2_000), process, 'host comes back', () => {
+      time.after(50, supervisor, 'host registers', () => void registry.register())
+    })
+  }
+
+  /** The next supervisor wants another one. */
+  leave(): void {
+    const { process } = this
+    if (!process) return
+    this.isLeaving = true
+    this.time.after(this.draw('leave').delay(100_000), process, 'host leaves', () => this.die())
+  }
+
+  /** It was welcomed; resolves when what a supervisor that is gone had asked for is over, or never: then it has ended. */
+  ready(supervisor: Party): Promise<void> {
+    const { process, time } = this
+    return new Promise(resolve => {
+      if (!process) return
+      time.after(this.stopped() + 50, process, 'host is welcomed', () => {
+        void this.underWay.abandonedOver(abandonedPatienceMs).then(isOver => {
+          if (!process.alive) return
+          if (isOver) time.after(50, supervisor, 'host is ready', resolve)
+          else this.die()
+        })
+      })
+    })
+  }
+
   /** Its plugins serve. */
-  serve(): void {
+  serve(supervisor: Party): void {
     this.serving = true
+    this.servesFor = supervisor
     for (const wake of this.waiting) wake()
     this.waiting.clear()
     for (const exit of this.shims.untold.values()) this.tellExit(exit)
@@ -279,10 +353,10 @@ export class Host {
     const supervisor = time.party
     const chance = this.draw(`${method} ${key}`)
     return new Promise<T>((resolve, reject) => {
-      let over = false
+      let isOver = false
       const end = (settle: () => void) => {
-        if (over) return
-        over = true
+        if (isOver) return
+        isOver = true
         this.pending.delete(pending)
         for (const timer of timers) timer.cancelled = true
         settle()
@@ -295,7 +369,17 @@ export class Host {
       const arrive = (host: Party) => {
         this.pending.add(pending)
         const refusal = !this.calm && chance.happens(refusalChance)
-        time.after(this.until(method, key, chance.delay(usual)), host, `${method} done`, () => {
+        const over = this.underWay.begin({
+          get cancelled() {
+            return !supervisor.alive
+          },
+        })
+        const isSlow = !this.calm && chance.happens(slowChance)
+        time.after(this.until(method, key, chance.delay(isSlow ? slow : usual)), host, `${method} done`, () => {
+          over()
+          // Its successor has looked at what there was before this was done.
+          if (supervisor !== this.servesFor && this.servesFor?.alive)
+            throw new Error(`${method} is done for a supervisor that is gone`)
           const answer = this.answerOf(refusal, method, work)
           this.tell?.(() => `  plugin: ${method} ${key}${'error' in answer ? `: ${String(answer.error)}` : ''}`)
           time.after(chance.delay(150), supervisor, `${method} answered`, () =>

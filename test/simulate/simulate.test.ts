@@ -71,6 +71,11 @@ const plants = {
     find: '      if (!isDone || this.isAskedFor) this.schedule()\n',
     put: '',
   },
+  'a plugin that is ready before what a dead supervisor asked for is over': {
+    file: 'kit/underWay.ts',
+    find: '    return [...this.#calls].some(({ cancelled }) => cancelled)\n',
+    put: '    return false\n',
+  },
 }
 
 for (const [name, plant] of Object.entries(plants)) {

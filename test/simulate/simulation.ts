@@ -145,9 +145,14 @@ class Simulation {
     if (power) {
       this.host.die()
       this.host.shims.forget()
+    } else if (this.chance.happens(0.6)) {
+      this.host.linger()
+      // What makes a supervisor die may keep others waiting too.
+      if (this.chance.happens(0.5)) this.host.stop(this.chance.delay(50_000))
     } else
       this.time.after(this.chance.delay(5_000), this.operator, 'host follows the supervisor', () => this.host.die())
-    this.time.after(this.chance.delay(100_000), this.operator, 'operator starts', () => this.start())
+    const pause = this.chance.happens(0.4) ? 2_000 : 100_000
+    this.time.after(this.chance.delay(pause), this.operator, 'operator starts', () => this.start())
   }
 
   /** It ends as a signal asks it to; what still goes on after it has said that it ended is a fault. */

@@ -194,10 +194,12 @@ export class Supervisor {
     })
   }
 
-  /** The bundled plugins: one host at a time, started again when it is gone. */
+  /** The bundled plugins: one host at a time, started again when it is gone. One that lingers is taken up, or leaves. */
   private startHost(): void {
-    const { host, time } = this.around
-    if (host.runs) {
+    const { host, time, chance } = this.around
+    const takesUp = host.lingers && chance.happens(0.9)
+    if (host.lingers && !takesUp) host.leave()
+    if (host.runs && !takesUp) {
       time.after(5_000, this.party, 'host waits for the older one', () => this.startHost())
       return
     }
@@ -216,7 +218,7 @@ export class Supervisor {
     const registry: Registry = {
       register: async () => {
         await Promise.all(plugins.map(plugin => this.registerOne(plugin, epochs, isCurrent)))
-        if (isCurrent()) host.serve()
+        if (isCurrent()) host.serve(this.party)
       },
       emit: (emission: Emit, acknowledged) => {
         time.after(this.around.chance.delay(40), this.party, 'exit heard', () => {
@@ -237,7 +239,8 @@ export class Supervisor {
         })
       },
     }
-    host.start(registry, this.party)
+    if (takesUp) host.takeUp(registry, this.party)
+    else host.start(registry, this.party)
   }
 
   private async registerOne(
@@ -248,6 +251,7 @@ export class Supervisor {
     const { ledger } = this.core
     const epoch = await ledger.registered({ kind, id, version: '1', endpoint: 'simulated', capabilities: [] })
     epochs.set(`${kind}/${id}`, epoch)
+    if (isCurrent()) await this.around.host.ready(this.party)
     if (isCurrent()) await ledger.ready({ kind, id }, epoch)
     else await ledger.lost({ kind, id }, epoch, 'its stream broke')
   }
