@@ -1,9 +1,9 @@
 // `ctr run`: what a container is given, what it prints, and what its end means to the caller.
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { resizeTerminal, run } from '../harness/ctr.js'
-import { busyboxImage } from '../harness/image.js'
+import { busyboxImage, writeArchive } from '../harness/image.js'
 import { cgroupValue } from '../harness/machine.js'
 import { supervisor } from '../harness/supervisor.js'
 import { table } from '../harness/table.js'
@@ -193,4 +193,75 @@ t.test('signals to ctr are the container’s', async t => {
   const signals = setInterval(() => running.kill('SIGWINCH'), 20)
   t.teardown(() => clearInterval(signals))
   t.equal((await running.end()).code, 9)
+})
+t.test('output goes to a program of the host, which hears whose it is', async t => {
+  const logger = join(host.directory, 'logger')
+  // Its descriptors: 3 and 4 are the output, and closing 5 says that it is ready.
+  const named = 'echo "$CONTAINER_NAMESPACE $CONTAINER_ID" >"$2.name"'
+  const copies = ['cat <&3 >"$2.out" &', 'cat <&4 >"$2.err" &', 'wait']
+  writeFileSync(logger, ['#!/bin/sh', named, 'exec 5>&-', ...copies, ''].join('\n'), { mode: 0o755 })
+  const logged = (id: string, stream: string) => output(join(host.directory, `${id}.${stream}`))
+  const output = (path: string) => (existsSync(path) ? readFileSync(path, 'utf8') : '')
+  const id = host.id('binary')
+  const uri = `binary://${logger}?log=${join(host.directory, id)}`
+  await host.ok('run', '-d', '--log-uri', uri, image, id, 'sh', '-c', 'echo out; echo err >&2')
+  await until('its output', () => logged(id, 'out') !== '' && logged(id, 'err') !== '')
+  t.same([logged(id, 'out'), logged(id, 'err')], ['out\n', 'err\n'])
+  t.equal(logged(id, 'name'), `${host.namespace} ${id}\n`)
+  await until('the task to stop', async () => (await host.ok('tasks', 'ls')).includes('STOPPED'))
+  await host.ok('tasks', 'rm', id)
+  await host.ok('containers', 'rm', id)
+})
+
+t.test('a logger that is not there is told', async t => {
+  const id = host.id('no-logger')
+  const missing = await host.ctr('run', '-d', '--log-uri', 'binary:///no/such/logger', image, id, 'true')
+  t.not(missing.code, 0)
+  t.match(missing.stderr, /no such file or directory/)
+  await host.ok('containers', 'rm', id)
+})
+
+t.test('labels of a namespace are defaults of what is made in it', async t => {
+  const space = host.id('space')
+  const inSpace = (...words: string[]) => host.ctr('--namespace', space, ...words)
+  await host.ok('namespaces', 'create', space, 'containerd.io/defaults/snapshotter=native')
+  const archive = join(host.directory, 'space.tar')
+  const other = await busyboxImage({
+    name: 'docker.io/library/space:test',
+    config: { Labels: { a: 'b' } },
+    compression: 'none',
+  })
+  await writeArchive(archive, other)
+  t.match(await inSpace('images', 'import', archive), { stderr: '', code: 0 })
+  const id = host.id('defaults')
+  t.match(await inSpace('run', other.name, id, 'echo', 'from native'), { stdout: 'from native\n', code: 0 })
+  const { stdout } = await inSpace('containers', 'info', id)
+  t.match(JSON.parse(stdout), { Snapshotter: 'native' })
+  const refused = await host.ctr('namespaces', 'rm', space)
+  t.match(
+    refused.stderr,
+    /namespace "space-\w+" must be empty, but it still has images, blobs, containers, snapshots on "native" snapshotter: failed precondition/,
+  )
+  for (const words of [
+    ['containers', 'rm', id],
+    ['images', 'rm', '--sync', other.name],
+  ])
+    await inSpace(...words)
+  for (const digest of (await inSpace('content', 'ls', '-q')).stdout.trim().split('\n'))
+    await inSpace('content', 'rm', digest)
+  for (let left = 2; left > 0; left--)
+    for (const { KEY = '' } of table((await inSpace('snapshots', '--snapshotter', 'native', 'ls')).stdout).reverse())
+      await inSpace('snapshots', '--snapshotter', 'native', 'rm', KEY)
+  t.same(await host.ctr('namespaces', 'rm', space), { stdout: `${space}\n`, stderr: '', code: 0 })
+})
+
+t.test('when memory runs out, shims go before the supervisor', async t => {
+  const id = host.id('score')
+  await host.ok('run', '-d', image, id, 'sleep', '60')
+  const pid = table(await host.ok('tasks', 'ls')).find(({ TASK }) => TASK === id)?.PID
+  const shim = /^PPid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]
+  const score = (process: string | number | undefined) => Number(readFileSync(`/proc/${process}/oom_score_adj`, 'utf8'))
+  t.equal(score(shim), Math.min(score(host.pid) + 1, 1000))
+  await host.ok('tasks', 'rm', '--force', id)
+  await host.ok('containers', 'rm', id)
 })
