@@ -1,7 +1,7 @@
 // containerd.services.introspection.v1.Introspection: what this server is made of, in containerd's names.
 import { createHash } from 'node:crypto'
 import { statSync } from 'node:fs'
-import { Code, unimplemented } from '../../../plugins/kit/errors.js'
+import { Code, notFound, unimplemented } from '../../../plugins/kit/errors.js'
 import { unary } from '../../../plugins/kit/serve.js'
 import type {
   IntrospectionServer,
@@ -34,19 +34,22 @@ export function introspectionService({ plugins, journal, services }: Introspecti
   const uuid = uuidOf(journal.id)
   // The inode of the namespace in which `pid` means something. It cannot change while the process lives.
   const pidns = statSync('/proc/self/ns/pid', { bigint: true }).ino
+  const all = () => [...chosen(plugins.list()).map(pluginOf), restartMonitor, ...services.map(serviceOf)]
   return {
     plugins: unary(({ filters }) => {
       const filter = filtersOf(filters)
-      const all = [...chosen(plugins.list()).map(pluginOf), ...services.map(serviceOf)]
       return {
-        plugins: all.filter(({ type, id }) =>
+        plugins: all().filter(({ type, id }) =>
           filter(([field]) => (field === 'type' ? present(type) : field === 'id' ? present(id) : undefined)),
         ),
       }
     }),
     server: unary(() => ({ uuid, pid: BigInt(process.pid), pidns, deprecations: [] })),
-    pluginInfo: unary(() => {
-      throw unimplemented('plugins have no information beyond what Plugins lists')
+    pluginInfo: unary(({ type, id, options }) => {
+      const plugin = all().find(plugin => plugin.type === type && plugin.id === id)
+      if (!plugin) throw notFound(`plugin ${JSON.stringify(`${type}.${id}`)}`)
+      if (options) throw unimplemented(`plugin "${type}.${id}" answers no questions`)
+      return { plugin, extra: undefined }
     }),
   }
 }
@@ -86,8 +89,10 @@ function pluginOf({ kind, id, state, reason, capabilities, exports }: PluginList
   }
 }
 
-const serviceOf = (id: string): Plugin => ({
-  type: 'io.containerd.grpc.v1',
+const serviceOf = (id: string): Plugin => ownPart('io.containerd.grpc.v1', id)
+
+const ownPart = (type: string, id: string): Plugin => ({
+  type,
   id,
   requires: [],
   platforms: [],
@@ -95,6 +100,9 @@ const serviceOf = (id: string): Plugin => ({
   capabilities: [],
   initErr: undefined,
 })
+
+/** Part of the supervisor itself. */
+const restartMonitor = ownPart('io.containerd.internal.v1', 'restart')
 
 /** In Go's names. */
 const architectures: Readonly<Record<string, string>> = { x64: 'amd64', ia32: '386', ppc64: 'ppc64le' }

@@ -156,6 +156,7 @@ t.test('the server names its parts as containerd does', async t => {
     'io.containerd.differ.v1.walking',
     'io.containerd.runtime.v2.task',
     'io.purser.network.v1.cni',
+    'io.containerd.internal.v1.restart',
     'io.containerd.grpc.v1.containers',
     'io.containerd.grpc.v1.healthcheck',
     'io.containerd.grpc.v1.introspection',
@@ -171,9 +172,12 @@ t.test('the server names its parts as containerd does', async t => {
   t.match(server, { uuid: journal.id, pid: BigInt(process.pid) })
   t.match(server.uuid, /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/)
   t.ok(server.pidns > 0n)
-  await t.rejects(rpc.call(Introspection.pluginInfo, { type: '', id: '', options: undefined }), {
-    code: Code.UNIMPLEMENTED,
-  })
+  const info = (id: string, options?: { typeUrl: string; value: Buffer }) =>
+    rpc.call(Introspection.pluginInfo, { type: 'io.containerd.runtime.v2', id, options })
+  t.match(await info('task'), { plugin: { id: 'task', platforms: [{ os: 'linux' }] }, extra: undefined })
+  await t.rejects(info('other'), { code: Code.NOT_FOUND })
+  const question = { typeUrl: 'containerd.types.RuntimeRequest', value: Buffer.alloc(0) }
+  await t.rejects(info('task', question), { code: Code.UNIMPLEMENTED })
 })
 
 t.test('the version is one that clients can compare', async t => {
