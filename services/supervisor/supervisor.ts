@@ -13,6 +13,7 @@ import { openCore } from './core.js'
 import type { Ledger } from './effects/ledger.js'
 import { messageOf } from './effects/supervisor.js'
 import { Feed } from './feed/feed.js'
+import { returning } from './feed/returning.js'
 import { realDisk } from './journal/disk.js'
 import { openFileJournal } from './journal/fileLog.js'
 import { refuseNewer } from './journal/format.js'
@@ -122,6 +123,7 @@ async function open(settings: Settings, { host, log, upgrade, succession }: Supe
   await mkdir(state, { recursive: true, mode: 0o700 })
 
   const journal = opened(await openJournal(settings, log), journal => journal.close())
+  const comingBack = returning(journal)
   const store = opened(await Store.open(journal, log), store => store.close())
   const clock = systemClock()
   const metrics = opened(
@@ -165,7 +167,7 @@ async function open(settings: Settings, { host, log, upgrade, succession }: Supe
   const retention = opened(new Retention({ journal, store, runner, heavy, clock, policy, relayed, log }), retention =>
     retention.close(),
   )
-  const feed = new Feed({ journal, store })
+  const feed = new Feed({ journal, store, returning: comingBack })
   const api = await openApi({
     address: settings.address,
     runner,

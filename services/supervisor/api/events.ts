@@ -8,6 +8,7 @@ import type { EventPublished } from '../domain/event/events.js'
 import { eventStream } from '../domain/streams.js'
 import { checkIdentifier, checkTopic, type Objection } from '../domain/validate.js'
 import { keys } from '../feed/errors.js'
+import type { Feed } from '../feed/feed.js'
 import { parseSince } from '../feed/since.js'
 import type { Cause, Runner } from '../runner.js'
 import { isUnset, smallFromAny, timestampFromProto } from '../state/convert.js'
@@ -48,17 +49,17 @@ export function eventsService({ runner, ...deps }: EventsDeps): EventsServer {
       return publish(namespace, cause, { type: 'EventPublished', topic, at, event: payloadOf({ event }) })
     }),
 
-    subscribe: feedStream(deps, subscription),
+    subscribe: feedStream(deps, (request, context) => subscription(deps.feed, request, context)),
   }
 }
 
 /** Everything that containerd has an event for, in all namespaces; history first when the caller says since when. */
-function subscription({ filters }: SubscribeRequest, context: CallContext): Wish<Envelope> {
+function subscription(feed: Feed, { filters }: SubscribeRequest, context: CallContext): Wish<Envelope> {
   const filter = filters.length === 0 ? undefined : filtersOf(filters)
   const from = single(context.metadata, keys.since)
   const numbered = from !== undefined
   return {
-    since: numbered ? parseSince(from, keys.since) : undefined,
+    since: numbered ? parseSince(from, keys.since) : feed.returning(),
     accepts: happening => happening.envelope !== undefined && (filter?.(happening.fields) ?? true),
     marks: false,
     tell(news) {

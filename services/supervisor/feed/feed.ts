@@ -14,6 +14,8 @@ export interface FeedOptions {
   marks?: MarkSettings
   /** A subscriber that does not read anything for so long is ended. */
   stallMs?: number
+  /** Where a client of containerd's API begins that may have been cut off by a restart. */
+  returning?: () => Since | undefined
 }
 
 export interface Selection {
@@ -47,6 +49,7 @@ const defaults = {
 export class Feed {
   readonly journal: Journal
   readonly stallMs: number
+  readonly returning: () => Since | undefined
   private readonly settings: typeof defaults
   private readonly store: Store
   private readonly subscribers = new Set<Subscriber>()
@@ -56,8 +59,9 @@ export class Feed {
   private unsubscribe: (() => void) | undefined
   private readonly source: Source
 
-  constructor({ journal, store, ...options }: FeedOptions) {
+  constructor({ journal, store, returning = () => undefined, ...options }: FeedOptions) {
     this.journal = journal
+    this.returning = returning
     this.store = store
     this.settings = { ...defaults, ...options }
     this.stallMs = this.settings.stallMs

@@ -16,6 +16,7 @@ import {
   HealthService as Health,
   HealthCheckResponse_ServingStatus as Status,
 } from '../../../proto/gen/grpc/health/v1/health.js'
+import { returning, returningMs } from '../../../services/supervisor/feed/returning.js'
 import type { Rpc } from '../../harness/rpc.js'
 import { Arrivals, type Scope, until, withDeadline } from '../../harness/wait.js'
 import { served } from './served.js'
@@ -56,6 +57,26 @@ t.test('a subscriber is told that it is subscribed before anything happens, and 
   t.same(ImageCreate.decode(envelope.event?.value ?? Buffer.alloc(0)), { name: 'redis', labels: {} })
   t.equal(arrived.items.length, 1, 'the namespace that came into being with it is no event')
 })
+
+t.test(
+  'who comes back after a restart without saying what it has hears what was recorded since, for a while',
+  async t => {
+    const clock = { ms: 0 }
+    const begun: { since?: ReturnType<typeof returning> } = {}
+    const { rpc, journal } = await served(t, { feed: { returning: () => begun.since?.() } })
+    await createImage(rpc, 'before')
+    begun.since = returning(journal, () => clock.ms)
+    await createImage(rpc, 'meanwhile')
+
+    const back = await subscribe(t, rpc, 'topic==/images/create')
+    const { event } = await back.arrived.first('the image of meanwhile', () => true)
+    t.equal(ImageCreate.decode(event?.value ?? Buffer.alloc(0)).name, 'meanwhile')
+
+    clock.ms = returningMs
+    t.equal(begun.since(), undefined, 'later a subscription begins with its beginning')
+    t.equal(returning({ first: () => 1n, last: () => 0n })(), undefined, 'nobody returns to a first start')
+  },
+)
 
 t.test('filters choose by topic, namespace and the fields of the payload', async t => {
   const { rpc } = await served(t)
