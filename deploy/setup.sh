@@ -19,6 +19,7 @@ runtime_packages="
   zstd=zstd
   util-linux=unshare"
 test_packages="
+  docker.io=dockerd
   skopeo=skopeo
   umoci=umoci
   tini=tini
@@ -147,6 +148,7 @@ disable_services() {
   for package in "$@"; do
     case $package in
       containerd | nats-server | docker-registry) systemctl disable --quiet "$package.service" || true ;;
+      docker.io) systemctl disable --quiet docker.service docker.socket || true ;;
       containernetworking-plugins) systemctl disable --quiet cni-dhcp.service cni-dhcp.socket || true ;;
     esac
   done

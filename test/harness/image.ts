@@ -109,6 +109,18 @@ export async function writeArchive(path: string, ...images: Image[]): Promise<vo
   writeFileSync(path, await bytes)
 }
 
+/** As `docker save` writes it and `docker load` takes it: by tag, with uncompressed layers. */
+export async function writeDockerArchive(path: string, tag: string, { config, layers }: Image): Promise<void> {
+  const pack = tar.pack()
+  const bytes = buffer(pack)
+  pack.entry({ name: 'config.json' }, config.bytes)
+  const names = layers.map((_, index) => `${index}.tar`)
+  for (const [index, layer] of layers.entries()) pack.entry({ name: `${index}.tar` }, layer.bytes)
+  pack.entry({ name: 'manifest.json' }, JSON.stringify([{ Config: 'config.json', RepoTags: [tag], Layers: names }]))
+  pack.finalize()
+  writeFileSync(path, await bytes)
+}
+
 export async function layerArchive(entries: Entry[]): Promise<Buffer> {
   const pack = tar.pack()
   const bytes = buffer(pack)

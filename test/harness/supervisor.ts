@@ -1,4 +1,5 @@
 // The supervisor under test: Purser as it was built, or the reference when PURSER_E2E_HOST=containerd.
+import { execFileSync } from 'node:child_process'
 import { existsSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -19,6 +20,8 @@ export interface SupervisorOptions {
   env?: Record<string, string>
   /** Default true; false for tests of a refused start. */
   start?: boolean
+  /** In a network namespace of its own, pinned at `ownNetworkOf(host)`: of the machine's network it sees nothing. */
+  ownNetwork?: boolean
 }
 
 /** Which supervisor the end-to-end tests meet. */
@@ -48,8 +51,9 @@ export async function purser(scope: Scope, options: SupervisorOptions = {}): Pro
   const launch: Launch = {
     kind: 'purserd',
     // As it is installed: its first line chooses node's flags.
-    command: program,
-    args: [...args, ...(options.flags ?? [])],
+    ...(options.ownNetwork === true
+      ? { command: 'nsenter', args: [`--net=${makeNetwork(places)}`, program, ...args, ...(options.flags ?? [])] }
+      : { command: program, args: [...args, ...(options.flags ?? [])] }),
     env: options.env ?? {},
     servingLine: /^serving/,
     metricsUrl: `http://${metrics}/metrics`,
@@ -58,6 +62,15 @@ export async function purser(scope: Scope, options: SupervisorOptions = {}): Pro
   keepUntilEnd(scope, host)
   if (options.start !== false) await host.start()
   return host
+}
+
+export const ownNetworkOf = ({ directory }: Pick<Host, 'directory'>) => join(directory, 'net')
+
+function makeNetwork(places: Pick<Host, 'directory'>): string {
+  const path = ownNetworkOf(places)
+  writeFileSync(path, '')
+  execFileSync('unshare', [`--net=${path}`, 'ip', 'link', 'set', 'lo', 'up'])
+  return path
 }
 
 /** A program of dist/, found from wherever this code runs: from its source or bundled. */
