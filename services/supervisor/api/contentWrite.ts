@@ -2,7 +2,7 @@
 
 import { type EventEmitter, once } from 'node:events'
 import { BinaryReader } from '@bufbuild/protobuf/wire'
-import { alreadyExists, Code, outOfRange, StatusError, toStatusError } from '../../../plugins/kit/errors.js'
+import { alreadyExists, Code, notFound, outOfRange, StatusError, toStatusError } from '../../../plugins/kit/errors.js'
 import { failpoint } from '../../../plugins/kit/failpoint.js'
 import { bidi, type CallContext } from '../../../plugins/kit/serve.js'
 import {
@@ -44,6 +44,10 @@ export function contentWrite(deps: Deps) {
     const head = readHead(first.value)
     if (head.expected !== '') insist(checkDigest(head.expected))
     insist(checkLabels(head.labels))
+    // Before a byte is taken: what was written under a lease that is gone would be collected at once.
+    if (call.lease !== undefined && !deps.store.world.namespace(call.namespace).leases.has(call.lease)) {
+      throw notFound(`lease "${call.lease}"`)
+    }
     const written = deps.blobs.writing(head.expected)
     try {
       await deps.blobs.settled(head.expected)
@@ -83,25 +87,37 @@ async function* passOn(
   const last = { head: undefined as WriteHead | undefined }
   const forwarding = forward(messages, upstream, head => {
     last.head = head
-    if (head.action === WriteAction.COMMIT) commits.push(head)
+    if (head.action !== WriteAction.COMMIT) return
+    insist(checkLabels(head.labels))
+    commits.push(head)
   })
-  forwarding.catch(() => upstream.cancel())
+  // Of what was received, as its client was told.
+  const received = { digest: '', offset: 0n }
+  let refused: unknown
+  forwarding.catch((error: unknown) => {
+    refused = error
+    upstream.cancel()
+  })
   try {
     for await (const bytes of upstream) {
       const response = WriteContentResponse.decode(bytes)
       failpoint('plugin.answered.Content.Write')
+      Object.assign(received, { digest: response.digest, offset: response.offset })
       if (response.action === WriteAction.COMMIT) await record(deps, call, response, commits.shift()?.labels ?? {})
       yield bytes
     }
     await forwarding
   } catch (error) {
-    const failure = toStatusError(error)
+    const failure = toStatusError(refused ?? error)
     const committing = commits.shift()
-    const digest = committing?.expected || last.head?.expected || ''
+    const isReceived = committing?.dataBytes === 0 && committing.offset === received.offset
+    const digest = committing?.expected || last.head?.expected || (isReceived ? received.digest : '')
     if (!committing || failure.code !== Code.ALREADY_EXISTS || digest === '') throw failure
     // The same bytes came into the store another way meanwhile: this namespace holds them as well from now on.
-    const size = deps.blobs.sizeAnywhere(digest) ?? (committing.total || committing.offset)
-    await deps.blobs.sharing(digest, () => recordIn(deps, call, { digest, size, labels: committing.labels }))
+    const size = await deps.blobs.sharing(digest, async size => {
+      await recordIn(deps, call, { digest, size, labels: committing.labels })
+      return size
+    })
     yield answer(WriteAction.COMMIT, digest, size)
   } finally {
     upstream.cancel()

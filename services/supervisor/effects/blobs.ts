@@ -38,14 +38,17 @@ export class Blobs {
     return this.digests.run(digest, work)
   }
 
-  /** The same for bytes that somebody else has brought. Throws UNAVAILABLE when they were removed meanwhile. */
-  sharing<T>(digest: string, work: () => Promise<T>): Promise<T> {
+  /**
+   * The same for bytes that somebody else has brought; `work` is told how many. Throws UNAVAILABLE when they were
+   * removed meanwhile.
+   */
+  sharing<T>(digest: string, work: (size: bigint) => Promise<T>): Promise<T> {
     return this.holding(digest, async () => {
-      await this.content.info({ digest }).catch((error: unknown) => {
+      const { info } = await this.content.info({ digest }).catch((error: unknown) => {
         if (toStatusError(error).code !== Code.NOT_FOUND) throw error
         throw unavailable(`content ${digest} was just being removed: send it again`)
       })
-      return work()
+      return work(info?.size ?? 0n)
     })
   }
 
