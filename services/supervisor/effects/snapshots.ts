@@ -47,6 +47,8 @@ const pluginLabel = /^containerd\.io\/snapshot[/.]/
 /** The native snapshotter copies whole trees, and a commit syncs a file system. */
 const copyDeadlineMs = 600_000
 const listDeadlineMs = 60_000
+/** How often a commit waits anew for others that came before it. */
+const commitRounds = 20
 const removalRetryMs = [100, 1000, 5000] as const
 
 export class Snapshots {
@@ -107,18 +109,26 @@ export class Snapshots {
   }
 
   /** Resolves when the plugin has committed it. */
-  async requestCommit({ place, labels, lease, cause, signal }: SnapshotRequest, name: string): Promise<void> {
+  async requestCommit({ place, labels, lease, cause, signal }: SnapshotRequest, name: string): Promise<unknown> {
     const { namespace, snapshotter, key } = place
-    await this.uncommitted(place, signal)
-    // Two pulls that share a layer commit to the same name: the second finds the first one's record.
-    await this.uncommitted({ ...place, key: name }, signal)
-    await this.runner.complete(cause, snapshotLane(place), world => {
-      const here = world.namespace(namespace)
-      if (lease !== undefined && !here.lease(lease)) return refuse('not-found', `lease "${lease}"`)
-      const open = here.commitAbout(snapshotter, key) ?? here.commitAbout(snapshotter, name)
-      const found = { current: here.snapshot(snapshotter, key), existing: here.snapshot(snapshotter, name), open }
-      return requestCommit(place, found, { name, labels, lease: lease ?? null })
-    })
+    for (let round = 1; ; round++) {
+      await this.uncommitted(place, signal)
+      // Two pulls that share a layer commit to the same name: the second finds the first one's record.
+      await this.uncommitted({ ...place, key: name }, signal)
+      const met = { open: undefined as OpenCommit | undefined }
+      try {
+        return await this.runner.complete(cause, snapshotLane(place), world => {
+          const here = world.namespace(namespace)
+          if (lease !== undefined && !here.lease(lease)) return refuse('not-found', `lease "${lease}"`)
+          met.open = here.commitAbout(snapshotter, key) ?? here.commitAbout(snapshotter, name)
+          const found = { current: here.snapshot(snapshotter, key), existing: here.snapshot(snapshotter, name), ...met }
+          return requestCommit(place, found, { name, labels, lease: lease ?? null })
+        })
+      } catch (error) {
+        // Another was faster, after both had waited: its outcome is waited for, as those before were.
+        if (!met.open || round === commitRounds || signal.aborted) throw error
+      }
+    }
   }
 
   async commit(intent: Intent, { snapshotter, key, lease }: SnapshotCommitRequested): Promise<void> {

@@ -82,8 +82,9 @@ export function committed(
   layer: { backendKey: string; usage: { size: string; inodes: string } },
 ): Decision {
   if (!current || open?.key !== key) return refuse('not-found', `snapshot "${key}"`)
+  // Its labels are those of the commit, as in containerd: what held the active one would hold the committed for ever.
   const { name, labels } = open
-  const all = { name, labels: { ...current.labels, ...labels }, ...layer }
+  const all = { name, labels, ...layer }
   const event = { type: 'SnapshotCommitted', snapshotter, key, ...all } as const
   // The fact ends the key's lifecycle and begins the name's, both in one record.
   return accept({ namespace, stream: snapshotStream(namespace, snapshotter, key), event, ends: true })
