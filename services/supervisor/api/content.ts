@@ -97,10 +97,12 @@ export function contentService({ runner, store, content, files }: ContentDeps): 
       return content.status(request, { namespace })
     }),
 
-    listStatuses: unary((request, context) => {
+    listStatuses: unary(async ({ filters }, context) => {
       const { namespace } = namespacedCall(context, 'Content/ListStatuses')
-      filtersOf(request.filters)
-      return content.listStatuses(request, { namespace })
+      const accepts = filtersOf(filters)
+      const { statuses } = await content.listStatuses({ filters: [] }, { namespace })
+      const found = statuses.filter(({ ref }) => accepts(([field]) => (field === 'ref' ? ref : undefined)))
+      return { statuses: found.sort((a, b) => (a.ref < b.ref ? -1 : 1)) }
     }),
 
     abort: unary((request, context) => {

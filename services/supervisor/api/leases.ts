@@ -96,6 +96,7 @@ const toProto = (id: string, { createdAt, labels }: StoredLease): Lease => ({
 function checkedResource(resource: Resource | undefined): LeaseResource {
   if (!resource) throw invalidArgument('lease resource must be set')
   const { type, id } = resource
+  if (id === '') throw invalidArgument('lease resource id must be set')
   const parts = type.split('/')
   switch (parts[0]) {
     case 'content':

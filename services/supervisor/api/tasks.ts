@@ -148,8 +148,10 @@ export function tasksService({ runner, store, runtime, clock }: Deps): Served<Ta
     kill: unary(async ({ containerId, execId, signal, all }, context) => {
       const call = namespacedCall(context, 'Tasks/Kill')
       if (execId === '') {
-        taskOf(call, containerId)
-        await step(call, { type: 'TaskSignalled', containerId, signal, all })
+        const { exit } = taskOf(call, containerId).facts
+        // Without a pid namespace of its own, what an ended init process has left in its cgroup still runs.
+        if (exit && all) await runtime.kill({ namespace: call.namespace, id: containerId, execId, signal, all })
+        else await step(call, { type: 'TaskSignalled', containerId, signal, all })
       } else {
         execOf(call, containerId, execId)
         await stepOfExec(call, { type: 'ExecSignalled', containerId, execId, signal })
@@ -209,7 +211,8 @@ export function tasksService({ runner, store, runtime, clock }: Deps): Served<Ta
       return runtime.pids({ namespace: call.namespace, id: containerId })
     }),
 
-    checkpoint: unary(async () => {
+    checkpoint: unary(async ({ containerId }, context) => {
+      taskOf(namespacedCall(context, 'Tasks/Checkpoint'), containerId)
       throw unimplemented('checkpointing a task')
     }),
 
