@@ -31,6 +31,12 @@ export class Upload {
     this.#stream.end()
   }
 
+  /** Ends, and waits until the server has let go of the reference. */
+  async finish(): Promise<void> {
+    this.end()
+    await this.#answers.next()
+  }
+
   /** Hangs up without a word, as a client that dies. */
   hangUp(): void {
     this.#stream.on('error', () => undefined)

@@ -135,9 +135,6 @@ export const accepted: Record<string, Record<string, string>> = {
   'tasks: resize of an exec’s that is not there when it is created': { 'Tasks/ResizePty 1': created },
   'tasks: close of an exec’s input that is not there when it is created': { 'Tasks/CloseIO 1': created },
   'tasks: without a namespace': { 'Tasks/Exec 1': 'containerd looks at the exec id first' },
-  'tasks: deleted before it was started': {
-    'events of tasks c 1': 'what never ran has no exit; containerd tells of the SIGKILL of the waiting process',
-  },
   'tasks: the container’s record goes while its task runs': {
     ...{ 'Containers/Delete 1': protectedRecord, 'Containers/Get 1': protectedRecord },
     ...{ 'Tasks/Get 1': protectedRecord, 'Containers/Create 1': protectedRecord },

@@ -18,8 +18,7 @@ export async function clear({ rpc }: Host, namespace: string): Promise<void> {
       await rpc
         .call(TasksService.kill, { containerId: id, execId: '', signal: 9, all: true }, of)
         .catch(() => undefined)
-      if (status !== Status.CREATED) await ended
-      else ended.catch(() => undefined)
+      await ended
     }
     await rpc.call(TasksService.delete, { containerId: id }, of)
   }

@@ -131,7 +131,7 @@ export class Stage {
     this.#uploads.push(upload)
     const send = (message: Partial<WriteContentRequest>) => upload.send(message)
     const say = (message: Partial<WriteContentRequest>) => this.watch('Content/Write', send(message))
-    return { send, say, end: () => upload.end(), hangUp: () => upload.hangUp() }
+    return { send, say, end: () => upload.end(), finish: () => upload.finish(), hangUp: () => upload.hangUp() }
   }
 
   /** A name that is another on each host. */

@@ -222,7 +222,7 @@ export const content: Case[] = [
       await at.call(ContentService.info, { digest: expected }, other)
       const { say, end } = at.upload(other)
       await say({ action: STAT, ref: 'share', expected, total: size })
-      await say({ action: COMMIT, ref: 'share', expected, total: size, offset: size, labels: { mine: 'yes' } })
+      await say({ action: COMMIT, ref: 'share', expected, total: size, offset: size, labels: { ...kept, mine: 'yes' } })
       end()
       await at.call(ContentService.info, { digest: expected }, other)
       await at.call(ContentService.info, { digest: expected })
@@ -409,12 +409,12 @@ async function refs(at: Stage, filters: string[]): Promise<void> {
 /** Waits until no stream holds the ref: an upload that ended is let go of a moment later. */
 async function settledRef(at: Stage, ref: string, settings = {}): Promise<void> {
   for (;;) {
-    const { send, end } = at.upload(settings)
+    const { send, finish } = at.upload(settings)
     const free = await send({ action: STAT, ref }).then(
       () => true,
       () => false,
     )
-    end()
+    await finish().catch(() => undefined)
     if (free) return
   }
 }
