@@ -104,6 +104,7 @@ export class Host implements Places {
         ? until(`${kind} to answer`, () => this.answers(), { timeoutMs })
         : this.log.first(`${kind} to serve`, ({ msg }) => servingLine.test(msg), { timeoutMs, from })
     await Promise.race([serving, failed])
+    await this.rpc.connected(timeoutMs)
   }
 
   /** SIGKILL: the supervisor has no chance to say or save anything. */

@@ -94,6 +94,13 @@ export class Rpc {
     return this.#client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize, ...options(settings))
   }
 
+  /** Resolves when it is connected: right after a server's start it may still be waiting to try again. */
+  connected(timeoutMs: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#client.waitForReady(Date.now() + timeoutMs, error => (error ? reject(error) : resolve()))
+    })
+  }
+
   close(): void {
     this.#client.close()
   }
