@@ -5,6 +5,7 @@ import { isAbsolute, join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { parse, TomlError } from 'smol-toml'
 import type { Json, Config as PluginSettings } from '../../plugins/kit/plugin.js'
+import { type ScheduleSettings, scheduleDefaults } from './garbage/schedule.js'
 import type { ProxyPlugin } from './plugins/directory.js'
 import { parseUrl } from './relay/broker.js'
 import type { RetentionPolicy } from './retention.js'
@@ -39,6 +40,7 @@ export interface Settings {
   /** How long, in seconds, their process waits for the next supervisor after a crash of this one; 0: not at all. */
   pluginHostLinger: number
   journal: { segmentBytes: number | undefined; reserveBytes: number | undefined; keep: RetentionPolicy }
+  gc: ScheduleSettings
 }
 
 export interface NatsSettings {
@@ -99,6 +101,7 @@ export async function loadConfig(args: readonly string[]): Promise<Settings | 'h
     pluginHost: file.boolean('plugin_host') ?? true,
     pluginHostLinger: readLinger(file),
     journal: readJournal(file, flags),
+    gc: readGc(file),
   }
   file.refuseUnknown()
   return settings
@@ -255,6 +258,22 @@ function readJournal(file: Table, flags: Flags): Settings['journal'] {
   return settings
 }
 
+function readGc(file: Table): ScheduleSettings {
+  const gc = file.table('gc')
+  const settings = {
+    pauseThreshold: gc.fraction('pause_threshold'),
+    deletionThreshold: gc.number('deletion_threshold'),
+    mutationThreshold: gc.number('mutation_threshold'),
+    scheduleDelayMs: gc.number('schedule_delay_ms'),
+    startupDelayMs: gc.number('startup_delay_ms'),
+  }
+  gc.refuseUnknown()
+  return {
+    ...scheduleDefaults,
+    ...Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined)),
+  }
+}
+
 const ageUnits = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const
 
 function readAge(text: string): number | undefined {
@@ -297,6 +316,12 @@ class Table {
     const value = this.take(key)
     if (value === undefined || (typeof value === 'number' && Number.isInteger(value) && value >= 0)) return value
     return this.fail(key, 'a whole number')
+  }
+
+  fraction(key: string): number | undefined {
+    const value = this.take(key)
+    if (value === undefined || (typeof value === 'number' && value >= 0 && value <= 0.5)) return value
+    return this.fail(key, 'a number from 0 to 0.5')
   }
 
   boolean(key: string): boolean | undefined {

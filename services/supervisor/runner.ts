@@ -98,6 +98,21 @@ export class Runner {
     return { sequence: decided.last, settled }
   }
 
+  /**
+   * Runs a command that depends on everything in a namespace: what was decided there before is folded in first, and
+   * nothing else is until its own facts are on disk. It takes no longer than two flushes.
+   */
+  async alone(cause: Cause, namespace: string, decide: (world: World) => Fact[]): Promise<Fact[]> {
+    const { facts, last } = await this.gate.alone(namespace, async () => {
+      const facts = decide(this.store.world)
+      return { facts, last: await this.append(cause, facts) }
+    })
+    failpoint('runner.appended')
+    this.begin(cause, facts, last)
+    failpoint('runner.performed')
+    return facts
+  }
+
   /** A fact of another lane can meet ours on a stream that they share, such as a lease's: then ours is decided again. */
   private async decideAndAppend(
     cause: Cause,

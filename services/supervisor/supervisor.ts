@@ -14,6 +14,7 @@ import type { Ledger } from './effects/ledger.js'
 import { messageOf } from './effects/supervisor.js'
 import { Feed } from './feed/feed.js'
 import { returning } from './feed/returning.js'
+import { Collection } from './garbage/collection.js'
 import { realDisk } from './journal/disk.js'
 import { openFileJournal } from './journal/fileLog.js'
 import { refuseNewer } from './journal/format.js'
@@ -167,6 +168,22 @@ async function open(settings: Settings, { host, log, upgrade, succession }: Supe
   const retention = opened(new Retention({ journal, store, runner, heavy, clock, policy, relayed, log }), retention =>
     retention.close(),
   )
+  const content = calls.content
+  const collection = opened(
+    new Collection({
+      journal,
+      store,
+      runner,
+      clock,
+      blobs,
+      snapshots,
+      content,
+      settings: settings.gc,
+      observe: metrics.collected,
+      log,
+    }),
+    collection => collection.close(),
+  )
   const feed = new Feed({ journal, store, returning: comingBack })
   const api = await openApi({
     address: settings.address,
@@ -184,6 +201,7 @@ async function open(settings: Settings, { host, log, upgrade, succession }: Supe
     upgrade,
     takeOver: succession && { ...succession, descriptor: succession.descriptors.api },
     compact: () => retention.run(),
+    collect: () => collection.collect(),
     orphans,
     log,
   })

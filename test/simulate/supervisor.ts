@@ -16,6 +16,8 @@ import { snapshotsService } from '../../services/supervisor/api/snapshots.js'
 import { tasksService } from '../../services/supervisor/api/tasks.js'
 import { systemClock } from '../../services/supervisor/clock.js'
 import { type Core, openCore } from '../../services/supervisor/core.js'
+import { Collection } from '../../services/supervisor/garbage/collection.js'
+import { scheduleDefaults } from '../../services/supervisor/garbage/schedule.js'
 import { openFileJournal } from '../../services/supervisor/journal/fileLog.js'
 import type { Journal } from '../../services/supervisor/journal/journal.js'
 import { EmissionIntake } from '../../services/supervisor/plugins/intake.js'
@@ -71,6 +73,7 @@ export class Supervisor {
     readonly core: Core,
     readonly relay: Relay,
     readonly retention: Retention,
+    private readonly collection: Collection,
     readonly api: ReturnType<typeof apiOf>,
   ) {
     this.party = party
@@ -120,8 +123,14 @@ export class Supervisor {
       relayed: () => relay.status().released,
       log,
     })
-    const api = apiOf({ ...core, store, clock, log }, host)
-    const supervisor = new Supervisor(around, party, journal, store, core, relay, retention, api)
+    const { blobs, snapshots } = core
+    const collection = new Collection({
+      ...{ store, journal, runner: core.runner, clock, blobs, snapshots, content: host.content, log },
+      settings: { ...scheduleDefaults, pauseThreshold: 0 },
+      observe: () => {},
+    })
+    const api = apiOf({ ...core, store, clock, log, collect: () => collection.collect() }, host)
+    const supervisor = new Supervisor(around, party, journal, store, core, relay, retention, collection, api)
     supervisor.startHost()
     return supervisor
   }
@@ -145,6 +154,7 @@ export class Supervisor {
     time.party = this.party
     for (let waited = 0; this.underWay.size > 0 && waited < callsPatience; waited += callsPatience / 50)
       await time.pass(callsPatience / 50, 'calls end')
+    await this.collection.close()
     await this.retention.close()
     await this.relay.stop()
     this.core.close()
@@ -257,7 +267,12 @@ export class Supervisor {
   }
 }
 
-type ApiDeps = Core & { store: Store; clock: ReturnType<typeof systemClock>; log: Logger }
+type ApiDeps = Core & {
+  store: Store
+  clock: ReturnType<typeof systemClock>
+  log: Logger
+  collect(): Promise<void>
+}
 
 function apiOf(deps: ApiDeps, host: Host) {
   const files = new BlobFiles(nobodyReads)

@@ -7,10 +7,10 @@ import type {
   ListContentResponse,
 } from '../../../proto/gen/containerd/services/content/v1/content.js'
 import { commitContent, deleteContent, updateContent } from '../domain/content/decide.js'
-import { isRefusal } from '../domain/decision.js'
+import { isRefusal, refuse } from '../domain/decision.js'
 import { labelField } from '../domain/filter.js'
-import { withLease } from '../domain/lease/decide.js'
-import { contentStream } from '../domain/streams.js'
+import { addLeaseResource, withLease } from '../domain/lease/decide.js'
+import { contentStream, leaseStream } from '../domain/streams.js'
 import { checkDigest, checkLabels } from '../domain/validate.js'
 import type { Labels } from '../domain/values.js'
 import type { ContentCalls } from '../effects/ports.js'
@@ -112,12 +112,33 @@ export function contentService({ runner, store, content, files }: ContentDeps): 
   }
 }
 
+/**
+ * Whether a namespace holds a blob. If so, the call's lease holds it as well from now on, whoever brought it: the client
+ * need not send it, and counts on it.
+ */
+export async function leaseKnownBlob(
+  { runner, store }: { runner: Runner; store: Store },
+  { namespace, cause, lease }: ApiCall,
+  digest: string,
+): Promise<boolean> {
+  const isKnown = () => store.world.namespace(namespace).blobs.has(digest)
+  if (lease === undefined || !isKnown()) return isKnown()
+  const outcome = await runner.attempt(cause, leaseStream(namespace, lease), world => {
+    const here = world.namespace(namespace)
+    if (!here.blobs.has(digest)) return refuse('not-found', `content ${digest}`)
+    return addLeaseResource(namespace, here.lease(lease), lease, { type: 'content', id: digest })
+  })
+  if (isRefusal(outcome) && isKnown()) throw refusalStatus(outcome)
+  return isKnown()
+}
+
 /** Records that a namespace holds a blob whose bytes are in the store. Holding it already is no failure here. */
 export async function recordBlob(
   { runner, store }: { runner: Runner; store: Store },
-  { namespace, cause, lease }: ApiCall,
+  call: ApiCall,
   blob: { digest: string; size: bigint; labels: Labels },
 ): Promise<'recorded' | 'known'> {
+  const { namespace, cause, lease } = call
   const outcome = await runner.attempt(cause, contentStream(namespace, blob.digest), world => {
     const here = world.namespace(namespace)
     const held = lease === undefined ? undefined : { id: lease, view: here.lease(lease) }
@@ -125,7 +146,8 @@ export async function recordBlob(
     return withLease(decision, namespace, held, { type: 'content', id: blob.digest })
   })
   if (!isRefusal(outcome)) return 'recorded'
-  if (outcome.refused === 'already-exists' && store.world.namespace(namespace).blobs.has(blob.digest)) return 'known'
+  if (outcome.refused === 'already-exists' && (await leaseKnownBlob({ runner, store }, call, blob.digest)))
+    return 'known'
   throw refusalStatus(outcome)
 }
 

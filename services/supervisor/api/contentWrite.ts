@@ -13,9 +13,10 @@ import {
 import { checkDigest, checkLabels } from '../domain/validate.js'
 import type { Blobs } from '../effects/blobs.js'
 import type { Runner } from '../runner.js'
+import type { StoredBlob } from '../state/namespaceState.js'
 import type { Store } from '../state/store.js'
 import { type ApiCall, insist, namespacedCall } from './call.js'
-import { recordBlob } from './content.js'
+import { leaseKnownBlob, recordBlob } from './content.js'
 
 interface Deps {
   runner: Runner
@@ -51,7 +52,9 @@ export function contentWrite(deps: Deps) {
     const written = deps.blobs.writing(head.expected)
     try {
       await deps.blobs.settled(head.expected)
-      const shared = sharedSize(deps, call, head)
+      const known = deps.store.world.namespace(call.namespace).blobs.get(head.expected)
+      if (known && (await leaseKnownBlob(deps, call, head.expected))) throw alreadyExists(`content ${head.expected}`)
+      const shared = sharedSize(deps, head, known)
       const messages = prepend(first.value, incoming)
       if (shared === undefined) yield* passOn(deps, call, messages, context)
       else yield* adopt(deps, call, messages, { digest: head.expected, size: shared })
@@ -63,12 +66,12 @@ export function contentWrite(deps: Deps) {
 
 /**
  * The size of a blob that another namespace holds already: its bytes need not be sent again (containerd's sharing
- * policy "shared"). Throws ALREADY_EXISTS when this namespace holds it.
+ * policy "shared").
  */
-function sharedSize({ store, blobs }: Deps, { namespace }: ApiCall, head: WriteHead): bigint | undefined {
+function sharedSize({ blobs }: Deps, head: WriteHead, known?: StoredBlob): bigint | undefined {
   if (head.expected === '') return undefined
-  if (store.world.namespace(namespace).blobs.has(head.expected)) throw alreadyExists(`content ${head.expected}`)
-  const size = blobs.sizeAnywhere(head.expected)
+  // Removed while its lease was asked for: its bytes have waited, since they were expected.
+  const size = known ? BigInt(known.size) : blobs.sizeAnywhere(head.expected)
   if (size !== undefined && head.total > 0n && head.total !== size) return undefined
   return size
 }

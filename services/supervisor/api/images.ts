@@ -30,9 +30,11 @@ import { sortedByKey } from './order.js'
 export interface ImagesDeps {
   runner: Runner
   store: Store
+  /** Resolves when what nothing holds is gone. */
+  collect(): Promise<void>
 }
 
-export function imagesService({ runner, store }: ImagesDeps): Served<ImagesServer> {
+export function imagesService({ runner, store, collect }: ImagesDeps): Served<ImagesServer> {
   const stored = (namespace: string, name: string): StoredImage => {
     const image = store.world.namespace(namespace).images.get(name)
     if (!image) throw notFound(`image ${JSON.stringify(name)}`)
@@ -81,13 +83,13 @@ export function imagesService({ runner, store }: ImagesDeps): Served<ImagesServe
       return { image: toProto(stored(namespace, wanted.name)) }
     }),
 
-    // `sync` asks to wait for garbage collection, which runs by itself.
-    delete: unary(async ({ name, target }, context) => {
+    delete: unary(async ({ name, target, sync }, context) => {
       const { namespace, cause } = namespacedCall(context, 'Images/Delete')
       await runner.complete(cause, imageStream(namespace, name), world => {
         const current = world.namespace(namespace).images.get(name)?.record
         return deleteImage(namespace, current, name, target?.digest === '' ? undefined : target?.digest)
       })
+      if (sync) await collect()
       return {}
     }),
   }

@@ -18,9 +18,11 @@ import { sortedEntries } from './order.js'
 export interface LeasesDeps {
   runner: Runner
   store: Store
+  /** Resolves when what nothing holds is gone. */
+  collect(): Promise<void>
 }
 
-export function leasesService({ runner, store }: LeasesDeps): Served<LeasesServer> {
+export function leasesService({ runner, store, collect }: LeasesDeps): Served<LeasesServer> {
   const stored = (namespace: string, id: string): StoredLease => {
     const lease = store.world.namespace(namespace).leases.get(id)
     if (!lease) throw notFound(`lease ${JSON.stringify(id)}`)
@@ -39,12 +41,12 @@ export function leasesService({ runner, store }: LeasesDeps): Served<LeasesServe
       return { lease: toProto(id, stored(namespace, id)) }
     }),
 
-    // `sync` asks to wait for garbage collection, which runs by itself.
-    delete: unary(async ({ id }, context) => {
+    delete: unary(async ({ id, sync }, context) => {
       const { namespace, cause } = namespacedCall(context, 'Leases/Delete')
       await runner.complete(cause, leaseStream(namespace, id), world =>
         deleteLease(namespace, world.namespace(namespace).lease(id), id),
       )
+      if (sync) await collect()
       return {}
     }),
 

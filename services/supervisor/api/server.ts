@@ -52,6 +52,8 @@ export interface ApiDeps {
   takeOver: TakeOver | undefined
   /** One pass of retention. */
   compact(): Promise<Compaction>
+  /** One collection of garbage. */
+  collect(): Promise<void>
   /** What the plugins hold and the journal does not know. */
   orphans(): Promise<Orphans>
   log: Logger

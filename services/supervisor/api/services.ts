@@ -19,7 +19,7 @@ import type { ContainersDeps } from './containers.js'
 import { containersService } from './containers.js'
 import { type EventsDeps, eventsService } from './events.js'
 import { type HealthDeps, healthService } from './health.js'
-import { imagesService } from './images.js'
+import { type ImagesDeps, imagesService } from './images.js'
 import { type IntrospectionDeps, introspectionService } from './introspection.js'
 import { type JournalDeps, journalService } from './journal.js'
 import { leasesService } from './leases.js'
@@ -35,6 +35,7 @@ import { type VersionDeps, versionService } from './version.js'
 export type Service = PluginService
 
 export type ServicesDeps = ContainersDeps &
+  ImagesDeps &
   JournalDeps &
   RepeatsDeps &
   EventsDeps &

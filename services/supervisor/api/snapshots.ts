@@ -88,8 +88,10 @@ export function snapshotsService({ runner, store, snapshots, checkSnapshotter }:
       return {}
     }),
 
-    stat: unary((request, context) => {
-      const { place } = placeOf(context, 'Stat', request)
+    stat: unary(async (request, context) => {
+      const { call, place } = placeOf(context, 'Stat', request)
+      // An unpacking client asks before it builds upon a layer that somebody else has made.
+      if (call.lease !== undefined) await snapshots.hold(place, call)
       return { info: infoOf(place.key, recordOf(place)) }
     }),
 

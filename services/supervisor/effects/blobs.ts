@@ -52,7 +52,7 @@ export class Blobs {
     })
   }
 
-  /** Resolves when no removal of the blob is under way. */
+  /** Resolves when no removal of the blob is under way; what was journaled before is done, or given up for now. */
   async settled(digest: string): Promise<void> {
     if (digest !== '') await this.digests.run(digest, async () => {})
   }

@@ -5,7 +5,7 @@ import type { Logger } from 'pino'
 import { Code, failedPrecondition, StatusError, toStatusError, unavailable } from '../../../plugins/kit/errors.js'
 import { Lanes } from '../../../plugins/kit/lanes.js'
 import { type Decision, isRefusal, refuse } from '../domain/decision.js'
-import { withLease } from '../domain/lease/decide.js'
+import { addLeaseResource, withLease } from '../domain/lease/decide.js'
 import {
   commitFailed,
   committed,
@@ -60,6 +60,8 @@ export class Snapshots {
   private readonly inMaking = new Set<string>()
   /** Open commits that somebody is at work on. */
   private readonly committing = new Set<string>()
+  /** Snapshots upon which one is being made. */
+  private readonly parents = new Set<SnapshotPlace>()
   private readonly stopping = new AbortController()
 
   constructor(
@@ -78,7 +80,7 @@ export class Snapshots {
     const calls = this.snapshotter(snapshotter)
     const backendKey = newBackendKey(place)
     await this.uncommitted(place, request.signal)
-    return this.making(backendKey, place, async () => {
+    return this.making(backendKey, place, parent, async () => {
       const { record } = this.allowed(place, parent)
       const forPlugin = {
         snapshotter,
@@ -108,8 +110,37 @@ export class Snapshots {
     })
   }
 
+  /**
+   * Has a lease hold a snapshot that its client was told to be there, and counts on. Answers whether it is: in the step
+   * that says so nothing can take it away.
+   */
+  async hold(place: SnapshotPlace, { cause, lease }: Pick<SnapshotRequest, 'cause' | 'lease'>): Promise<boolean> {
+    const { namespace, snapshotter, key } = place
+    const isThere = () => this.store.world.namespace(namespace).snapshot(snapshotter, key) !== undefined
+    const resource = { type: `snapshots/${snapshotter}`, id: key }
+    if (lease === undefined || !isThere()) return isThere()
+    await this.runner.attempt(cause, snapshotLane(place), world => {
+      const here = world.namespace(namespace)
+      if (!here.snapshot(snapshotter, key)) return refuse('not-found', `snapshot "${key}"`)
+      return addLeaseResource(namespace, here.lease(lease), lease, resource)
+    })
+    return isThere()
+  }
+
   /** Resolves when the plugin has committed it. */
-  async requestCommit({ place, labels, lease, cause, signal }: SnapshotRequest, name: string): Promise<unknown> {
+  async requestCommit(request: SnapshotRequest, name: string): Promise<unknown> {
+    const named = { ...request.place, key: name }
+    for (;;) {
+      try {
+        return await this.commitAs(request, name)
+      } catch (error) {
+        if (!(error instanceof StatusError) || error.code !== Code.ALREADY_EXISTS) throw error
+        if (await this.hold(named, request)) throw error
+      }
+    }
+  }
+
+  private async commitAs({ place, labels, lease, cause, signal }: SnapshotRequest, name: string): Promise<unknown> {
     const { namespace, snapshotter, key } = place
     for (let round = 1; ; round++) {
       await this.uncommitted(place, signal)
@@ -167,7 +198,7 @@ export class Snapshots {
   }
 
   async cleanup(snapshotter: string): Promise<void> {
-    await this.removals.run(snapshotter, async () => {}) // what was journaled before is done
+    await this.settled(snapshotter)
     await this.snapshotter(snapshotter).cleanup({ snapshotter })
   }
 
@@ -177,6 +208,16 @@ export class Snapshots {
     const { kind, mounts } = this.recordOf(place)
     if (kind === 'committed') throw failedPrecondition(`snapshot "${place.key}" is committed: prepare or view it`)
     return mounts
+  }
+
+  /** Resolves when the removals that were journaled before are done, or given up for now. */
+  async settled(snapshotter: string): Promise<void> {
+    await this.removals.run(snapshotter, async () => {})
+  }
+
+  /** What a snapshot is being made upon in a namespace. */
+  inUse(namespace: string): SnapshotPlace[] {
+    return [...this.parents].filter(place => place.namespace === namespace)
   }
 
   /** Its removal is durable: the files follow, without anybody waiting. */
@@ -258,12 +299,20 @@ export class Snapshots {
     }
   }
 
-  private async making<T>(backendKey: string, place: SnapshotPlace, work: () => Promise<T>): Promise<T> {
+  private async making<T>(
+    backendKey: string,
+    place: SnapshotPlace,
+    parent: string,
+    work: () => Promise<T>,
+  ): Promise<T> {
+    const below = { ...place, key: parent }
     this.inMaking.add(backendKey)
+    this.parents.add(below)
     try {
       return await this.keys.run(keyOf(place), work)
     } finally {
       this.inMaking.delete(backendKey)
+      this.parents.delete(below)
     }
   }
 

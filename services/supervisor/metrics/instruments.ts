@@ -62,6 +62,16 @@ export class Instruments {
     flushBuckets,
     [],
   )
+  readonly collections = this.#histogram(
+    'purser_gc_duration_seconds',
+    'Time that a collection of garbage took.',
+    callBuckets,
+    [],
+  )
+  readonly collected = new Series(
+    this.#counter('purser_gc_removed_total', 'What nothing held any more, and is gone.', ['type']),
+    1,
+  )
   readonly pluginCalls = new Series(
     this.#histogram('purser_plugin_call_duration_seconds', 'Time taken by calls to plugins.', callBuckets, [
       'kind',

@@ -13,6 +13,8 @@ export interface Metrics {
   pluginCall(call: { kind: string; id: string; method: string; code: string; seconds: number }): void
   /** `service`: `containerd.services.tasks.v1.Tasks`, `method`: `Create`, `code`: `OK`. */
   request(call: { service: string; method: string; code: string; seconds: number }): void
+  /** One collection of garbage: its time, and how much of each type is gone. */
+  collected(collection: { seconds?: number; removed: Readonly<Record<string, number>> }): void
   /** What is asked at every scrape; may come in parts. */
   watch(sources: Partial<Sources>): void
   readonly contentType: string
@@ -70,6 +72,11 @@ export function createMetrics(options: MetricsOptions): Metrics {
         requestTimes.get(...names).observe(seconds)
       })
     },
+    collected: ({ seconds, removed }) =>
+      record(({ collections, collected }) => {
+        if (seconds !== undefined) collections.observe(seconds)
+        for (const [type, count] of Object.entries(removed)) collected.get(type).inc(count)
+      }),
     watch: added => void Object.assign(sources, added),
     contentType: 'text/plain; version=0.0.4; charset=utf-8',
     text: async () => (await load()).registry.metrics(),

@@ -15,6 +15,7 @@ export interface Observation {
   phase: Metrics['phase']
   apiCall: Metrics['request']
   pluginCall: CallObserver
+  collected: Metrics['collected']
   /** Said once, when everything is open: from then on /healthz tells of it. */
   watch(parts: Watched): void
   /** Of the endpoint's socket; the caller closes it. Undefined when there is none. */
@@ -75,6 +76,7 @@ export async function observe({
     phase: metrics.phase.bind(metrics),
     apiCall: metrics.request.bind(metrics),
     pluginCall: call => metrics.pluginCall({ ...call, code: Code[call.code] ?? String(call.code) }),
+    collected: metrics.collected.bind(metrics),
     watch: parts => void Object.assign(watched, parts),
     descriptor: () => server.descriptor(),
     async close() {
@@ -89,6 +91,7 @@ const silent: Observation = {
   phase() {},
   apiCall() {},
   pluginCall() {},
+  collected() {},
   watch() {},
   async descriptor() {
     return undefined

@@ -16,7 +16,8 @@ export function envelopeOf(told: Told): Envelope | undefined {
     return { timestamp, namespace: record.namespace, topic: event.topic, event: any, sequence: 0n }
   }
   const subject = subjectOf(told)
-  if (!subject) return undefined
+  // containerd tells of images and snapshots that its collection removes, not of content.
+  if (!subject || (event.type === 'ContentDeleted' && record.causation === collection)) return undefined
   return {
     timestamp: now,
     namespace: record.namespace,
@@ -25,6 +26,9 @@ export function envelopeOf(told: Told): Envelope | undefined {
     sequence: 0n,
   }
 }
+
+/** What the journal names as the cause of what a collection of garbage removes. */
+export const collection = 'gc'
 
 /** An event in containerd's words. */
 export interface Subject {

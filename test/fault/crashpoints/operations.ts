@@ -2,12 +2,16 @@
 import { WriteAction } from '../../../proto/gen/containerd/services/content/v1/content.js'
 import { ApplyRequest, DiffService } from '../../../proto/gen/containerd/services/diff/v1/diff.js'
 import { EventsService, PublishRequest } from '../../../proto/gen/containerd/services/events/v1/events.js'
-import { CreateRequest, LeasesService } from '../../../proto/gen/containerd/services/leases/v1/leases.js'
+import { CreateRequest, DeleteRequest, LeasesService } from '../../../proto/gen/containerd/services/leases/v1/leases.js'
 import {
   CreateNamespaceRequest,
   NamespacesService,
 } from '../../../proto/gen/containerd/services/namespaces/v1/namespace.js'
-import { SnapshotsService, ViewSnapshotRequest } from '../../../proto/gen/containerd/services/snapshots/v1/snapshots.js'
+import {
+  PrepareSnapshotRequest,
+  SnapshotsService,
+  ViewSnapshotRequest,
+} from '../../../proto/gen/containerd/services/snapshots/v1/snapshots.js'
 import {
   PauseTaskRequest,
   ResumeTaskRequest,
@@ -16,7 +20,7 @@ import {
 import { Upload } from '../../harness/content.js'
 import { layerArchive, MediaType } from '../../harness/image.js'
 import { gone, signal } from '../../harness/process.js'
-import { type Stage, signals, snapshotter } from './stage.js'
+import { root, type Stage, signals, snapshotter } from './stage.js'
 
 /** Of the supervisor's journal: small, so that a trial can fill one. */
 export const segmentBytes = 256 << 10
@@ -57,17 +61,29 @@ const withRunningExec = async (stage: Stage) => {
   await stage.start(stage.execId)
 }
 
-async function upload(stage: Stage, bytes = stage.bytes): Promise<void> {
-  const write = new Upload(stage.host)
+async function upload(stage: Stage, bytes = stage.bytes, lease?: string): Promise<void> {
+  const write = new Upload(stage.host, lease === undefined ? {} : under(lease))
+  const labels = lease === undefined ? root : {}
   const [action, ref, total] = [WriteAction.WRITE, stage.id, BigInt(bytes.length)]
   try {
     const { offset } = await write.send({ action: WriteAction.STAT, ref, total })
     const rest = bytes.subarray(Number(offset))
     if (rest.length > 0) await write.send({ action, ref, total, offset, data: rest })
-    await write.send({ action: WriteAction.COMMIT, ref, total, offset: total, expected: stage.digest })
+    await write.send({ action: WriteAction.COMMIT, ref, total, offset: total, expected: stage.digest, labels })
   } finally {
     write.hangUp()
   }
+}
+
+const under = (lease: string) => ({ metadata: { 'containerd-lease': lease } })
+
+/** A blob and a snapshot that only a lease holds. */
+async function leased(stage: Stage): Promise<void> {
+  const { host, id, bytes, ground } = stage
+  await host.call(LeasesService.create, CreateRequest.fromPartial({ id }))
+  await upload(stage, bytes, id)
+  const request = PrepareSnapshotRequest.fromPartial({ snapshotter, key: id, parent: ground.layer })
+  await host.call(SnapshotsService.prepare, request, under(id))
 }
 
 /** A layer as a client uploads it. The stage's blob is that layer then. */
@@ -101,7 +117,7 @@ export const onStores: Operation[] = [
     run: stage =>
       stage.host.call(
         SnapshotsService.view,
-        ViewSnapshotRequest.fromPartial({ snapshotter, key: stage.id, parent: stage.ground.layer }),
+        ViewSnapshotRequest.fromPartial({ snapshotter, key: stage.id, parent: stage.ground.layer, labels: root }),
       ),
   },
   {
@@ -123,6 +139,11 @@ export const onStores: Operation[] = [
     isFinished: true,
   },
   { name: 'remove a snapshot', setup: stage => stage.prepare(), run: stage => stage.removeSnapshot() },
+  {
+    name: 'collect garbage',
+    setup: leased,
+    run: stage => stage.host.call(LeasesService.delete, DeleteRequest.fromPartial({ id: stage.id, sync: true })),
+  },
   { name: 'create a container', setup: stage => stage.prepare(), run: stage => stage.createContainer() },
   {
     name: 'delete a container',

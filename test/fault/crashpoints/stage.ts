@@ -52,6 +52,8 @@ import { alive, type ProcessEntry } from '../../harness/process.js'
 import { processSpec, shellSpec } from '../../integration/runtime/spec.js'
 
 export const snapshotter = 'overlayfs'
+/** What bears it stays though nothing refers to it. */
+export const root = { 'containerd.io/gc.root': 'yes' }
 export const signals = { USR1: 10, KILL: 9 } as const
 
 /** What every trial finds: an image that is unpacked, a network. */
@@ -88,12 +90,12 @@ export class Stage {
   }
 
   async prepare(key = this.id, parent = this.ground.layer): Promise<void> {
-    const request = PrepareSnapshotRequest.fromPartial({ snapshotter, key, parent })
+    const request = PrepareSnapshotRequest.fromPartial({ snapshotter, key, parent, labels: root })
     this.mounts = (await this.host.call(SnapshotsService.prepare, request)).mounts
   }
 
   async commit(): Promise<void> {
-    const request = CommitSnapshotRequest.fromPartial({ snapshotter, name: this.layerKey, key: this.id })
+    const request = CommitSnapshotRequest.fromPartial({ snapshotter, name: this.layerKey, key: this.id, labels: root })
     await this.host.call(SnapshotsService.commit, request)
   }
 

@@ -58,6 +58,7 @@ export async function served(t: Scope, { plugins = [], feed: feedOptions, others
       feed,
       heavy,
       files: new BlobFiles(() => Promise.reject(new Error('there are no blobs here'))),
+      collect: async () => {},
       log,
       stopping: stopping.signal,
       plugins: { list: () => plugins },
