@@ -162,7 +162,11 @@ async function lockData(directory: string, ref: string): Promise<FileHandle> {
   await mkdir(directory, { mode: 0o700 }).catch(tolerateExisting)
   failpoint('ingest.made')
   const path = join(directory, dataName)
-  const data = await open(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
+  const data = await open(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600).catch(
+    absent(() => {
+      throw unavailable(`ref ${ref} is being committed or aborted`)
+    }),
+  )
   try {
     if (!tryLock(data.fd)) throw unavailable(`ref ${ref} locked by another writer`)
     // Aborted between open and lock: these bytes have no name any more.

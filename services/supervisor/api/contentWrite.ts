@@ -2,7 +2,15 @@
 
 import { type EventEmitter, once } from 'node:events'
 import { BinaryReader } from '@bufbuild/protobuf/wire'
-import { alreadyExists, Code, notFound, outOfRange, StatusError, toStatusError } from '../../../plugins/kit/errors.js'
+import {
+  alreadyExists,
+  Code,
+  notFound,
+  outOfRange,
+  StatusError,
+  toStatusError,
+  unavailable,
+} from '../../../plugins/kit/errors.js'
 import { failpoint } from '../../../plugins/kit/failpoint.js'
 import { bidi, type CallContext } from '../../../plugins/kit/serve.js'
 import {
@@ -115,7 +123,13 @@ async function* passOn(
     const committing = commits.shift()
     const isReceived = committing?.dataBytes === 0 && committing.offset === received.offset
     const digest = committing?.expected || last.head?.expected || (isReceived ? received.digest : '')
-    if (!committing || failure.code !== Code.ALREADY_EXISTS || digest === '') throw failure
+    if (failure.code !== Code.ALREADY_EXISTS || digest === '') throw failure
+    if (!committing) {
+      // Somebody else has brought its bytes and is about to record them, or to remove them: its client may not count on it.
+      await deps.blobs.settled(digest)
+      if (await leaseKnownBlob(deps, call, digest)) throw failure
+      throw unavailable(`content ${digest} is being written or removed: send it again`)
+    }
     // The same bytes came into the store another way meanwhile: this namespace holds them as well from now on.
     const size = await deps.blobs.sharing(digest, async size => {
       await recordIn(deps, call, { digest, size, labels: committing.labels })

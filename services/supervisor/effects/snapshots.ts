@@ -1,5 +1,4 @@
 // Snapshots between the journal, which knows their names, and the plugin, which holds their files.
-import { randomBytes } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { Code, failedPrecondition, StatusError, toStatusError, unavailable } from '../../../plugins/kit/errors.js'
@@ -28,6 +27,7 @@ import type { NamespaceState, StoredSnapshot } from '../state/namespaceState.js'
 import type { Store } from '../state/store.js'
 import type { World } from '../state/world.js'
 import { type AskAgain, answered, isInDoubt, settle } from './answers.js'
+import { activeKey, byAge, isBackendKey, layerKey, newBackendKey } from './backendNames.js'
 import type { SnapshotterCalls } from './ports.js'
 import { answerTo, messageOf, ownCause } from './supervisor.js'
 
@@ -394,22 +394,3 @@ export const snapshotLane = ({ namespace, snapshotter }: SnapshotPlace) => `snap
 
 /** Held while the plugin works on a key. */
 const keyOf = ({ namespace, snapshotter, key }: SnapshotPlace) => `${namespace}/${snapshotter}/${key}`
-
-let made = 0
-
-/** Unique for ever, so that a key can be used again while the files of its predecessor are still being removed. */
-function newBackendKey({ namespace, key }: SnapshotPlace): string {
-  made += 1
-  const age = `${Date.now().toString(36)}${(made % 1_679_616).toString(36).padStart(4, '0')}${randomBytes(2).toString('hex')}`
-  return `${namespace}/${age}/${key}`
-}
-
-/** What the plugin calls a snapshot once it is a layer: known beforehand, so that what was cut short can be done again. */
-const layerKey = (backendKey: string) => `${backendKey}${layerSuffix}`
-const layerSuffix = '/layer'
-/** The inverse; the key itself when it is of no layer. */
-const activeKey = (key: string) => (key.endsWith(layerSuffix) ? key.slice(0, -layerSuffix.length) : key)
-
-const isBackendKey = (key: string) => key.split('/').length >= 3
-const ageOf = (key: string) => key.split('/')[1] ?? ''
-const byAge = (a: string, b: string) => (ageOf(a) < ageOf(b) ? -1 : 1)
