@@ -3,6 +3,7 @@
 import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { failpoint } from '../kit/failpoint.js'
+import { identify } from '../kit/identity.js'
 import type { Json } from '../kit/plugin.js'
 import { isObject, type JsonObject, type NetworkList, parseNetworkList } from './cni/list.js'
 import { parseObject } from './cni/result.js'
@@ -38,7 +39,8 @@ export class Records {
     await mkdir(this.directory, { recursive: true, mode: 0o700 })
     for (const name of await readdir(this.directory)) {
       const writer = /\.(\d+)\.tmp$/.exec(name)?.[1]
-      if (writer !== undefined && !isAlive(Number(writer))) await rm(join(this.directory, name), { force: true })
+      if (writer !== undefined && identify(Number(writer)) === undefined)
+        await rm(join(this.directory, name), { force: true })
     }
   }
 
@@ -127,13 +129,4 @@ function parseRecord(text: string): AttachmentRecord {
 function requireText(value: Json | undefined): string {
   if (typeof value !== 'string') throw new Error('a text is missing')
   return value
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch {
-    return false // there is none, or it is no process of ours
-  }
 }
