@@ -17,25 +17,41 @@ export interface RelayedEvent {
   data: Record<string, unknown>
 }
 
-/** What is in the stream, from a position on, and everything that comes; ends with the scope. */
+/**
+ * What is in the stream, from a position on, and everything that comes; ends with the scope. A server that was about to
+ * end, as that of a supervisor which was just killed, is followed by the next one.
+ */
 export async function listen(scope: Scope, host: Host, from = 1): Promise<Arrivals<RelayedEvent>> {
-  const connection = await until('a connection to the embedded NATS', () => tryConnect(host))
-  // An ordered push consumer: for a pull consumer, this client and Debian's nats-server 2.9 speak different dialects.
-  const options = consumerOpts().orderedConsumer().startSequence(from)
-  const subscription = await until('the stream PURSER', () =>
-    connection
-      .jetstream()
-      .subscribe('purser.>', options)
-      .catch(() => undefined),
-  )
-  scope.teardown(async () => {
-    subscription.unsubscribe()
-    await connection.close()
-  })
   const events = new Arrivals<RelayedEvent>()
-  void (async () => {
-    for await (const message of subscription) events.push(relayed(message))
-  })()
+  let connection: NatsConnection | undefined
+  let isOver = false
+  let next = from
+  scope.teardown(async () => {
+    isOver = true
+    await connection?.close()
+  })
+  const open = (): Promise<AsyncIterable<JsMsg>> =>
+    until('the stream PURSER', async () => {
+      const opened = await tryConnect(host)
+      connection = opened
+      // An ordered push consumer: for a pull consumer, this client and Debian's nats-server 2.9 speak different dialects.
+      const options = consumerOpts().orderedConsumer().startSequence(next)
+      try {
+        return await opened?.jetstream().subscribe('purser.>', options)
+      } catch {
+        await opened?.close()
+        return undefined
+      }
+    })
+  const follow = async (messages: AsyncIterable<JsMsg>): Promise<void> => {
+    for await (const message of messages) {
+      next = message.seq + 1
+      events.push(relayed(message))
+    }
+    if (!isOver) await follow(await open())
+  }
+  const subscription = await open()
+  follow(subscription).catch(() => undefined) // whoever waits for an event tells that none came
   return events
 }
 
