@@ -34,6 +34,10 @@ export async function listen(scope: Scope, host: Host, from = 1): Promise<Arriva
     until('the stream PURSER', async () => {
       const opened = await tryConnect(host)
       connection = opened
+      if (isOver) {
+        await opened?.close()
+        return nothing()
+      }
       // An ordered push consumer: for a pull consumer, this client and Debian's nats-server 2.9 speak different dialects.
       const options = consumerOpts().orderedConsumer().startSequence(next)
       try {
@@ -45,6 +49,7 @@ export async function listen(scope: Scope, host: Host, from = 1): Promise<Arriva
     })
   const follow = async (messages: AsyncIterable<JsMsg>): Promise<void> => {
     for await (const message of messages) {
+      if (isOver) return
       next = message.seq + 1
       events.push(relayed(message))
     }
@@ -54,6 +59,8 @@ export async function listen(scope: Scope, host: Host, from = 1): Promise<Arriva
   follow(subscription).catch(() => undefined) // whoever waits for an event tells that none came
   return events
 }
+
+async function* nothing(): AsyncGenerator<JsMsg> {}
 
 /** Port and password may be those of a server that is no more, until the new one has written its own. */
 async function tryConnect(host: Host): Promise<NatsConnection | undefined> {
