@@ -20,7 +20,7 @@ class Interrupted extends Error {
 }
 
 // At once: an act that was interrupted may still be waiting for something.
-process.exit(await main())
+void main().then(code => process.exit(code))
 
 /** Answers the exit status: 0, 1 when something failed, 130 when it was interrupted. */
 async function main(): Promise<number> {

@@ -2,4 +2,4 @@
 import { pluginMain } from '../kit/main.js'
 import { definitions } from './plugin.js'
 
-await pluginMain(definitions)
+void pluginMain(definitions)

@@ -3,6 +3,7 @@
 // "Serves": it answers Version. "Has them": their shims answer through it (Metrics, which shims answer by themselves). Of
 // some the shim is stopped before (SIGSTOP), as one that hangs: then it is asked how soon the others are there.
 
+import { isServed } from '../../plugins/kit/listen.js'
 import { MetricsRequest, TasksService } from '../../proto/gen/containerd/services/tasks/v1/tasks.js'
 import { VersionService } from '../../proto/gen/containerd/services/version/v1/version.js'
 import type { Host } from '../harness/host.js'
@@ -106,6 +107,8 @@ export async function recover(host: Host, ids: string[]): Promise<Recovered> {
 
 /** By a new connection each time: one that failed would wait before it tries again. */
 async function answers(host: Host): Promise<boolean> {
+  // A bare connection first: a client made every 2 ms would keep the daemon that starts from one of two processors.
+  if (!(await isServed(host.address))) return false
   const rpc = new Rpc(host.address)
   try {
     await rpc.call(VersionService.version, {}, { timeoutMs: 1000 })

@@ -37,7 +37,7 @@ export function buildSimulator(outfile, plant) {
     entryPoints: [join(here, 'main.ts')],
     outfile,
     bundle: true,
-    format: 'esm',
+    format: 'cjs',
     platform: 'node',
     target: 'node20',
     sourcemap: plant ? false : 'linked',
@@ -47,9 +47,7 @@ export function buildSimulator(outfile, plant) {
     define: globals,
     inject: [outside('globals.ts')],
     plugins: [substitute, ...(plant ? [planted(plant)] : [])],
-    banner: {
-      js: "#!/usr/bin/env node\nimport{createRequire as _createRequire}from'node:module';const require=_createRequire(import.meta.url);",
-    },
+    banner: { js: '#!/usr/bin/env node' },
   })
 }
 

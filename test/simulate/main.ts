@@ -71,4 +71,6 @@ function count(total: Total, outcome: Outcome): void {
   for (const name of ['steps', 'wishes', 'granted', 'faults', 'records'] as const) total[name] += outcome[name]
 }
 
-process.exitCode = await main()
+void main().then(code => {
+  process.exitCode = code
+})

@@ -13,11 +13,11 @@ const read = (name: string) => readFileSync(deploy(name), 'utf8')
 
 t.test('what must start fast finds its code compiled', async t => {
   for (const name of ['purserd', 'plugin-host']) {
-    const ask = `const { load } = await import('${project}/dist/launch.mjs')
+    const ask = `const { load } = require('${project}/dist/launch.cjs')
       const { script } = load('${name}')
       console.log(script.cachedDataRejected)`
     // Through env(1): tap makes every node that a test starts load its own code.
-    const words = ['-i', process.execPath, '--max-semi-space-size=1', '--input-type=module', '--eval', ask]
+    const words = ['-i', process.execPath, '--eval', ask]
     t.equal(execFileSync('env', words, { encoding: 'utf8' }).trim(), 'false', name)
   }
 })
