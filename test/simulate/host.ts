@@ -375,12 +375,18 @@ export class Host {
           },
         })
         const isSlow = !this.calm && chance.happens(slowChance)
+        // The plugin finds the task when the call arrives: of a later one of that name it knows nothing.
+        const meant = asksShim.has(method) ? this.shims.shims.get(key) : undefined
+        const act = () => {
+          if (meant && this.shims.shims.get(key) !== meant) throw notFound(`task of ${method} ${key}`)
+          return work()
+        }
         time.after(this.until(method, key, chance.delay(isSlow ? slow : usual)), host, `${method} done`, () => {
           over()
           // Its successor has looked at what there was before this was done.
           if (supervisor !== this.servesFor && this.servesFor?.alive)
             throw new Error(`${method} is done for a supervisor that is gone`)
-          const answer = this.answerOf(refusal, method, work)
+          const answer = this.answerOf(refusal, method, act)
           this.tell?.(() => `  plugin: ${method} ${key}${'error' in answer ? `: ${String(answer.error)}` : ''}`)
           time.after(chance.delay(150), supervisor, `${method} answered`, () =>
             end(() => ('error' in answer ? reject(answer.error) : resolve(answer.value))),
