@@ -1,18 +1,21 @@
 // Keeps the journal's size bounded: drops the oldest whole segments that nobody needs any more. What still needs them:
 // the two newest snapshots of the fold, the relay, readers (both of these the journal and the relay know), and
-// containers whose heavy parts lie in them. Such parts are brought again by a new record, so that one old container
+// containers and sandboxes whose heavy parts lie in them. Such parts are brought again by a new record, so that one old container
 // does not keep everything behind it.
 import type { Logger } from 'pino'
 import type { Clock } from './clock.js'
-import { type MovedPart, moveParts } from './domain/container/decide.js'
-import type { ContainerRecord } from './domain/container/events.js'
-import { containerStream } from './domain/streams.js'
+import { moveParts } from './domain/container/decide.js'
+import type { Decision } from './domain/decision.js'
+import { type MovedPart, type Parts, partsOf } from './domain/parts.js'
+import { moveSandboxParts } from './domain/sandbox/record.js'
+import { containerStream, sandboxRecordStream } from './domain/streams.js'
 import type { HeavyAny } from './domain/values.js'
 import { messageOf, ownCause } from './effects/supervisor.js'
 import type { Journal, KeptSegment, Sequence } from './journal/journal.js'
 import type { Runner } from './runner.js'
 import { type HeavyParts, placeOf } from './state/heavy.js'
 import type { Store } from './state/store.js'
+import type { World } from './state/world.js'
 
 /** What is kept at most; undefined: no bound. */
 export interface RetentionPolicy {
@@ -39,7 +42,7 @@ export interface Compaction {
   first: Sequence
   droppedSegments: number
   droppedEvents: bigint
-  /** Containers whose heavy parts were brought again. */
+  /** Containers and sandboxes whose heavy parts were brought again. */
   moved: number
   /** Why less was dropped than the policy wants; '' when it is content. */
   heldBy: string
@@ -101,7 +104,7 @@ export class Retention {
     const { moved, failed } = await this.moveParts(cut)
     if (failed) {
       cut = wholeSegments(segments, failed.sequence)
-      heldBy = `record ${failed.sequence}, which a container needs: ${failed.reason}`
+      heldBy = `record ${failed.sequence}, which a ${failed.kind} needs: ${failed.reason}`
     }
     const snapshots = await journal.snapshots()
     if ((snapshots[1] ?? 0n) + 1n < cut && snapshots[0] !== store.world.sequence) await store.save()
@@ -113,18 +116,21 @@ export class Retention {
     return { first, droppedSegments, droppedEvents: first - before, moved, heldBy }
   }
 
-  /** Of every container with a part before `cut`. One that fails is told: nothing behind it may be dropped. */
-  private async moveParts(cut: Sequence): Promise<{ moved: number; failed?: { sequence: Sequence; reason: string } }> {
+  /** Of everything with a part before `cut`. One that fails is told: nothing behind it may be dropped. */
+  private async moveParts(cut: Sequence): Promise<{ moved: number; failed?: Failed }> {
     const { store, heavy, log } = this.deps
     const moves: { from: HeavyAny; to: HeavyAny }[] = []
     let moved = 0
-    let failed: { sequence: Sequence; reason: string } | undefined
-    for (const { namespace, id, parts } of old(store, cut)) {
+    let failed: Failed | undefined
+    for (const owner of old(store, cut)) {
+      const { namespace, id } = owner
+      const parts = partsOf(owner.record(store.world))
       try {
         const read: MovedPart[] = []
         for (const from of parts) read.push({ from, bytes: (await heavy.read(from)).value })
-        await this.move(namespace, id, read)
-        const now = heavyParts(store.world.namespace(namespace).container(id).facts.record)
+        const decide = (world: World) => owner.move(world, read)
+        await (await this.deps.runner.run(ownCause('retention'), owner.lane, decide)).settled
+        const now = partsOf(owner.record(store.world))
         // Beside each other in the same order: a move changes nothing else.
         for (const [index, from] of parts.entries()) {
           const to = now[index]
@@ -133,19 +139,12 @@ export class Retention {
         moved += 1
       } catch (error) {
         const sequence = oldestOf(parts)
-        if (!failed || sequence < failed.sequence) failed = { sequence, reason: messageOf(error) }
-        log.warn({ namespace, id, sequence, err: error }, "a container's heavy parts could not be brought again")
+        if (!failed || sequence < failed.sequence) failed = { kind: owner.kind, sequence, reason: messageOf(error) }
+        log.warn({ namespace, id, sequence, err: error }, 'heavy parts could not be brought again')
       }
     }
     heavy.follow(moves)
     return { moved, ...(failed && { failed }) }
-  }
-
-  private async move(namespace: string, id: string, read: MovedPart[]): Promise<void> {
-    const outcome = await this.deps.runner.run(ownCause('retention'), containerStream(namespace, id), world =>
-      moveParts(namespace, world.namespace(namespace).container(id), read),
-    )
-    await outcome.settled
   }
 }
 
@@ -182,20 +181,45 @@ async function timeOf(journal: Journal, sequence: Sequence): Promise<bigint> {
   throw new RangeError(`there is no record ${sequence}`)
 }
 
-function* old(store: Store, cut: Sequence) {
-  for (const [namespace, { containers }] of [...store.world.namespaces])
-    for (const [id, { lifecycle }] of [...containers]) {
-      const parts = heavyParts(lifecycle.facts.record)
-      if (parts.some(({ sequence }) => BigInt(sequence) < cut)) yield { namespace, id, parts }
+/** Whose parts could not be brought again. */
+interface Failed {
+  kind: Owner['kind']
+  sequence: Sequence
+  reason: string
+}
+
+/** A record that has heavy parts. */
+interface Owner {
+  kind: 'container' | 'sandbox'
+  namespace: string
+  id: string
+  lane: string
+  record(world: World): Parts | null | undefined
+  move(world: World, read: readonly MovedPart[]): Decision
+}
+
+function* old({ world }: Store, cut: Sequence): Generator<Owner> {
+  for (const owner of [...owners(world)])
+    if (partsOf(owner.record(world)).some(({ sequence }) => BigInt(sequence) < cut)) yield owner
+}
+
+function* owners({ namespaces }: World): Generator<Owner> {
+  for (const [namespace, { containers, sandboxes }] of namespaces) {
+    for (const id of containers.keys())
+      yield {
+        ...{ kind: 'container', namespace, id, lane: containerStream(namespace, id) },
+        record: world => world.namespace(namespace).container(id).facts.record,
+        move: (world, read) => moveParts(namespace, world.namespace(namespace).container(id), read),
+      }
+    for (const id of sandboxes.keys()) {
+      const record = (world: World) => world.namespace(namespace).sandboxes.get(id)?.record
+      const move = (world: World, read: readonly MovedPart[]) => moveSandboxParts(namespace, record(world), read)
+      yield { kind: 'sandbox', namespace, id, lane: sandboxRecordStream(namespace, id), record, move }
     }
+  }
 }
 
 function oldestOf(parts: readonly HeavyAny[]): Sequence {
   const [oldest] = parts.map(({ sequence }) => BigInt(sequence)).sort((a, b) => Number(a - b))
   return oldest ?? 0n
-}
-
-function heavyParts(record: ContainerRecord | null): HeavyAny[] {
-  if (!record) return []
-  return [...(record.spec ? [record.spec] : []), ...Object.values(record.extensions)]
 }

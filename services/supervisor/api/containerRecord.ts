@@ -3,6 +3,7 @@ import type { Container } from '../../../proto/gen/containerd/services/container
 import type { Any } from '../../../proto/gen/google/protobuf/any.js'
 import type { ContainerRecord } from '../domain/container/events.js'
 import { type Fields, labelField, present } from '../domain/filter.js'
+import { type Parts, partsOf } from '../domain/parts.js'
 import { checkIdentifier, checkLabels, type Objection } from '../domain/validate.js'
 import type { HeavyAny } from '../domain/values.js'
 import type { Sequence } from '../journal/journal.js'
@@ -26,8 +27,8 @@ export class Attachments {
    * What was just written, as `sequence`, is asked for next: docker reads a container four times before it makes its
    * task.
    */
-  keepIn(heavy: HeavyParts, { spec, extensions }: ContainerRecord, sequence: Sequence): void {
-    for (const part of [...(spec ? [spec] : []), ...Object.values(extensions)]) {
+  keepIn(heavy: HeavyParts, record: Parts, sequence: Sequence): void {
+    for (const part of partsOf(record)) {
       const value = part.sequence === String(sequence) ? this.values[part.index] : undefined
       if (value) heavy.keep(part, value)
     }
@@ -52,24 +53,28 @@ export function fromProto(container: Container, attachments: Attachments): Conta
 export async function toProto(stored: StoredContainer, heavy: HeavyParts): Promise<Container> {
   const record = recordOf(stored)
   const { id, labels, image, runtime, snapshotter, snapshotKey, sandbox } = record
-  const names = Object.keys(record.extensions)
-  const [spec, ...extensions] = await Promise.all([
-    record.spec ? heavy.read(record.spec) : undefined,
-    ...Object.values(record.extensions).map(extension => heavy.read(extension)),
-  ])
   return {
     id,
     labels: { ...labels },
     image,
     runtime: { name: runtime.name, options: runtime.options ? anyFromSmall(runtime.options) : undefined },
-    spec,
+    ...(await readParts(record, heavy)),
     snapshotter,
     snapshotKey,
     createdAt: timestampToProto(stored.createdAt),
     updatedAt: timestampToProto(stored.updatedAt),
-    extensions: Object.fromEntries(names.flatMap((name, index) => pair(name, extensions[index]))),
     sandbox,
   }
+}
+
+/** The heavy parts as the wire has them. */
+export async function readParts(record: Parts, heavy: HeavyParts): Promise<Pick<Container, 'spec' | 'extensions'>> {
+  const names = Object.keys(record.extensions)
+  const [spec, ...extensions] = await Promise.all([
+    record.spec ? heavy.read(record.spec) : undefined,
+    ...Object.values(record.extensions).map(extension => heavy.read(extension)),
+  ])
+  return { spec, extensions: Object.fromEntries(names.flatMap((name, index) => pair(name, extensions[index]))) }
 }
 
 const pair = (name: string, value: Any | undefined): [string, Any][] => (value ? [[name, value]] : [])
@@ -131,8 +136,8 @@ export function immutableDifference(record: ContainerRecord, wanted: Container):
 
 /** Clients send the whole record back to change a label; what is the same keeps its place in the journal. Answers places. */
 export async function unchangedParts(
-  record: ContainerRecord,
-  wanted: Container,
+  record: Parts,
+  wanted: Pick<Container, 'spec' | 'extensions'>,
   heavy: HeavyParts,
 ): Promise<Set<string>> {
   const candidates: [HeavyAny | null | undefined, Any | undefined][] = [
@@ -168,5 +173,5 @@ export function fieldsOf(record: ContainerRecord): Fields {
   }
 }
 
-const mapValues = <From, To>(values: { [key: string]: From }, map: (value: From, key: string) => To) =>
+export const mapValues = <From, To>(values: { [key: string]: From }, map: (value: From, key: string) => To) =>
   Object.fromEntries(Object.entries(values).map(([key, value]) => [key, map(value, key)]))

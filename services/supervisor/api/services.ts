@@ -1,5 +1,5 @@
 // All services of the main socket, put onto one server. What containerd has beside them answers UNIMPLEMENTED by
-// grpc-js itself, which clients take for an older server: Transfer, Streaming, Sandbox, Mounts.
+// grpc-js itself, which clients take for an older server: Transfer, Streaming, Mounts, and of Sandbox the Controller.
 import type { Server } from '@grpc/grpc-js'
 import type { PluginService } from '../../../plugins/kit/plugin.js'
 import { ContainersService } from '../../../proto/gen/containerd/services/containers/v1/containers.js'
@@ -8,6 +8,7 @@ import { ImagesService } from '../../../proto/gen/containerd/services/images/v1/
 import { IntrospectionService } from '../../../proto/gen/containerd/services/introspection/v1/introspection.js'
 import { LeasesService } from '../../../proto/gen/containerd/services/leases/v1/leases.js'
 import { NamespacesService } from '../../../proto/gen/containerd/services/namespaces/v1/namespace.js'
+import { StoreService } from '../../../proto/gen/containerd/services/sandbox/v1/sandbox.js'
 import { VersionService } from '../../../proto/gen/containerd/services/version/v1/version.js'
 import { HealthService } from '../../../proto/gen/grpc/health/v1/health.js'
 import { ServerReflectionService } from '../../../proto/gen/grpc/reflection/v1/reflection.js'
@@ -28,6 +29,7 @@ import { type ObserveCall, observed } from './observe.js'
 import { purserEventsService } from './purserEvents.js'
 import { reflectionService } from './reflection.js'
 import { Repeats, type RepeatsDeps } from './repeats.js'
+import { sandboxStore } from './sandboxStore.js'
 import type { Traffic } from './traffic.js'
 import { type UpgradeDeps, upgradeService } from './upgrade.js'
 import { type VersionDeps, versionService } from './version.js'
@@ -55,6 +57,7 @@ export function addServices(server: Server, deps: ServicesDeps, others: readonly
     { definition: ImagesService, implementation: imagesService(deps) },
     { definition: NamespacesService, implementation: namespacesService(deps) },
     { definition: LeasesService, implementation: leasesService(deps) },
+    { definition: StoreService, implementation: sandboxStore(deps) },
     { definition: EventsService, implementation: eventsService(deps) },
     { definition: PurserEventsService, implementation: purserEventsService(deps) },
     { definition: JournalService, implementation: journalService(deps) },
@@ -93,4 +96,9 @@ function nameOf({ definition }: Pick<Service, 'definition'>): string {
 const isContainerds = (name: string): boolean => name.startsWith('containerd.')
 
 /** "containerd.services.tasks.v1.Tasks" → "tasks", as `ctr plugins ls` lists it. */
-const containerdId = (name: string): string => name.split('.').at(-3) ?? name
+const containerdId = (name: string): string => unusualIds[name] ?? name.split('.').at(-3) ?? name
+
+const unusualIds: Readonly<Record<string, string>> = {
+  'containerd.services.sandbox.v1.Controller': 'sandbox-controllers',
+  'containerd.services.sandbox.v1.Store': 'sandboxes',
+}

@@ -1,4 +1,4 @@
-// All that happened to one container: to itself, its task, its execs, its network and its snapshot. The fold knows where
+// All that happened to one container or sandbox: to itself, its task, its execs, its network and its snapshot. The fold knows where
 // the lives of that name begin and end, so that only these parts of the journal are read.
 import type { ContainerRecord } from '../domain/container/events.js'
 import {
@@ -6,6 +6,7 @@ import {
   execStream,
   networkStream,
   restartStream,
+  sandboxRecordStream,
   snapshotStream,
   taskStream,
 } from '../domain/streams.js'
@@ -102,7 +103,9 @@ async function streamsOf(
   lives: readonly Summary[],
 ): Promise<(record: JournalRecord) => boolean> {
   const streams = new Set(
-    [containerStream, taskStream, networkStream, restartStream].map(stream => stream(namespace, id)),
+    [containerStream, taskStream, networkStream, restartStream, sandboxRecordStream].map(stream =>
+      stream(namespace, id),
+    ),
   )
   const execs = execStream(namespace, id, '')
   const present = world.namespace(namespace).container(id).facts.record

@@ -9,6 +9,7 @@ import type { Attachment } from '../domain/network/decide.js'
 import { networkMachine } from '../domain/network/machine.js'
 import type { Restart } from '../domain/restart/decide.js'
 import { restartMachine } from '../domain/restart/machine.js'
+import type { SandboxRecord } from '../domain/sandbox/events.js'
 import type { OpenCommit, SnapshotRecord } from '../domain/snapshot/events.js'
 import type { Task } from '../domain/task/decide.js'
 import { taskMachine } from '../domain/task/machine.js'
@@ -30,6 +31,9 @@ export interface StoredSnapshot extends Times, SnapshotRecord {}
 export interface StoredContainer extends Times {
   lifecycle: Container
 }
+export interface StoredSandbox extends Times {
+  record: SandboxRecord
+}
 export interface StoredLease {
   createdAt: Timestamp
   labels: Labels
@@ -48,6 +52,8 @@ export class NamespaceState {
   readonly commits = new Map<string, OpenCommit>()
   readonly leases = new Map<string, StoredLease>()
   readonly containers = new Map<string, StoredContainer>()
+  /** Their records. */
+  readonly sandboxes = new Map<string, StoredSandbox>()
   readonly tasks = new Map<string, Task>()
   /** By container, then exec id. */
   readonly execs = new Map<string, Map<string, Exec>>()
@@ -108,6 +114,7 @@ export class NamespaceState {
       ['images', this.images],
       ['blobs', this.blobs],
       ['containers', this.containers],
+      ['sandboxes', this.sandboxes],
       ...[...this.snapshots].map(([name, keys]): [string, { size: number }] => [
         `snapshots on "${name}" snapshotter`,
         keys,

@@ -1,5 +1,5 @@
 // Parts of the fold's work on one record: where its heavy parts lie, and what to say when history makes no sense.
-import type { ContainerRecord } from '../domain/container/events.js'
+import type { Parts } from '../domain/parts.js'
 import type { HeavyAny } from '../domain/values.js'
 import type { JournalRecord, Sequence } from '../journal/journal.js'
 
@@ -12,14 +12,7 @@ export class IllegalHistory extends Error {
 }
 
 /** Heavy parts that came with this record get its sequence as their place. */
-export function placeHeavies(record: ContainerRecord, sequence: Sequence): ContainerRecord {
-  return { ...record, ...placeParts(record, sequence) }
-}
-
-export function placeParts<Parts extends Pick<ContainerRecord, 'spec' | 'extensions'>>(
-  record: Parts,
-  sequence: Sequence,
-): Parts {
+export function placeParts<Record extends Parts>(record: Record, sequence: Sequence): Record {
   const place = (heavy: HeavyAny): HeavyAny =>
     heavy.sequence === '' ? { ...heavy, sequence: String(sequence) } : heavy
   return {

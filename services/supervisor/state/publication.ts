@@ -75,6 +75,7 @@ const lifecycles = {
   Record: 'records',
   Request: 'requests',
   Restart: 'restarts',
+  Sandbox: 'sandboxes',
   Snapshot: 'snapshots',
   Task: 'tasks',
 } as const
@@ -98,6 +99,9 @@ function idOf(event: Ordinary): string {
     case 'ImageCreated':
     case 'ImageUpdated':
       return event.image.name
+    case 'SandboxRecordCreated':
+    case 'SandboxRecordUpdated':
+      return event.sandbox.id
     case 'PluginRegistered':
     case 'PluginReady':
     case 'PluginDraining':

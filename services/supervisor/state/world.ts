@@ -18,7 +18,7 @@ import { BackendKeys } from './backendKeys.js'
 import { decodeEvent } from './codec.js'
 import { acceptLosses, addLoss, type Loss } from './losses.js'
 import { NamespaceState, type StoredLease, type StoredSnapshot, type Times } from './namespaceState.js'
-import { IllegalHistory, placeHeavies, placeParts } from './places.js'
+import { IllegalHistory, placeParts } from './places.js'
 import { Requests } from './requests.js'
 import { Summaries } from './summaries.js'
 
@@ -136,6 +136,25 @@ class Fold {
       case 'ContainerPartsMoved':
         this.stepContainer(event.id, placeParts(event, this.record.sequence))
         return
+      case 'SandboxRecordCreated':
+      case 'SandboxRecordUpdated': {
+        const { sandboxes } = this.here()
+        const record = placeParts(event.sandbox, this.record.sequence)
+        const createdAt = sandboxes.get(record.id)?.createdAt ?? this.at
+        sandboxes.set(record.id, { record, createdAt, updatedAt: this.at })
+        return
+      }
+      case 'SandboxRecordDeleted':
+        this.here().sandboxes.delete(event.id)
+        return
+      case 'SandboxRecordPartsMoved': {
+        const { sandboxes } = this.here()
+        const stored = sandboxes.get(event.id)
+        if (!stored) throw new IllegalHistory(this.record, 'there is no such sandbox')
+        const { spec, extensions } = placeParts(event, this.record.sequence)
+        sandboxes.set(event.id, { ...stored, record: { ...stored.record, spec, extensions } })
+        return
+      }
       case 'PluginRegistered':
       case 'PluginReady':
       case 'PluginDraining':
@@ -257,7 +276,7 @@ class Fold {
       containers.delete(event.id)
       return
     }
-    const container = placeHeavies(event.container, this.record.sequence)
+    const container = placeParts(event.container, this.record.sequence)
     const before = containers.get(container.id)
     const lifecycle = containerMachine.next(before?.lifecycle ?? containerMachine.absent, { ...event, container })
     if (!lifecycle) throw new IllegalHistory(this.record, 'the container was in another state')

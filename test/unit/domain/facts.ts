@@ -4,6 +4,7 @@ import type { ExecEvent } from '../../../services/supervisor/domain/exec/events.
 import type { NetworkEvent } from '../../../services/supervisor/domain/network/events.js'
 import type { PluginEvent } from '../../../services/supervisor/domain/plugin/events.js'
 import type { RestartEvent } from '../../../services/supervisor/domain/restart/events.js'
+import type { SandboxRecordEvent } from '../../../services/supervisor/domain/sandbox/events.js'
 import type { TaskEvent } from '../../../services/supervisor/domain/task/events.js'
 import type { ExecAdmitted } from '../../../services/supervisor/domain/task/machine.js'
 
@@ -81,6 +82,18 @@ export const record = {
   snapshotKey: 'redis',
   extensions: {},
   sandbox: '',
+}
+
+const sandboxRecord = {
+  ...{ id: 'pod', labels: {}, runtime: { name: 'r', options: null } },
+  ...{ spec: null, extensions: {}, sandboxer: 'shim' },
+}
+
+export const sandboxOnRecord: ByType<SandboxRecordEvent> = {
+  SandboxRecordCreated: { type: 'SandboxRecordCreated', sandbox: sandboxRecord },
+  SandboxRecordUpdated: { type: 'SandboxRecordUpdated', sandbox: { ...sandboxRecord, labels: { a: 'b' } } },
+  SandboxRecordDeleted: { type: 'SandboxRecordDeleted', id: 'pod' },
+  SandboxRecordPartsMoved: { type: 'SandboxRecordPartsMoved', id: 'pod', spec: null, extensions: {} },
 }
 
 export const container: ByType<ContainerInput> = {

@@ -20,6 +20,7 @@ interface Given {
   leases?: Record<string, { labels?: Labels; resources?: [type: string, id: string][] }>
   /** By id: the snapshot's key. */
   containers?: Record<string, { key: string; labels?: Labels }>
+  sandboxes?: Record<string, Labels>
   committing?: string
 }
 
@@ -29,6 +30,7 @@ function contents({
   snapshots = {},
   leases = {},
   containers = {},
+  sandboxes = {},
   committing,
 }: Given): Contents {
   const map = <In, Out>(of: Record<string, In>, make: (value: In, key: string) => Out) =>
@@ -53,6 +55,7 @@ function contents({
       for (const [type, id] of resources) byType.set(type, (byType.get(type) ?? new Set()).add(id))
       return { labels, resources: byType }
     }),
+    sandboxes: map(sandboxes, labels => ({ record: { labels } })),
     containers: map(containers, ({ key: snapshotKey, labels = {} }, id) => {
       const facts = { record: { ...record, id, labels, snapshotter: 'overlayfs', snapshotKey } }
       return { lifecycle: { ...containerMachine.absent, state: 'idle' as const, facts } }
@@ -102,6 +105,18 @@ t.test('references may bear names, behind a dot or a slash, and nothing else', a
   t.equal(dead({ images: { i: { target: 'm' } }, blobs: { m: labels, a: {}, b: {}, c: {}, d: {} } }), 'd')
   const toSnapshots = { [ref('snapshot.overlayfs')]: 'a', [ref('snapshot.overlayfs/x')]: 'b', [ref('snapshot')]: 'c' }
   t.equal(dead({ images: { i: { target: 'm' } }, blobs: { m: toSnapshots }, snapshots: { a: {}, b: {}, c: {} } }), 'c')
+})
+
+t.test('a sandbox holds what its labels lead to', async t => {
+  const blobs = { a: {}, b: {} }
+  t.equal(dead({ sandboxes: { pod: { [ref('content')]: 'a' } }, blobs }), 'b')
+  t.equal(
+    dead({
+      sandboxes: { pod: { [ref('snapshot.overlayfs')]: 'top' } },
+      snapshots: { base: {}, top: { parent: 'base' } },
+    }),
+    '',
+  )
 })
 
 t.test('a root label holds a blob or a snapshot, whatever it says', async t => {

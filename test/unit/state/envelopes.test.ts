@@ -8,7 +8,7 @@ import { encodeFact } from '../../../services/supervisor/state/codec.js'
 import { envelopeOf } from '../../../services/supervisor/state/envelopes.js'
 import { publicationOf } from '../../../services/supervisor/state/publication.js'
 import type { Told } from '../../../services/supervisor/state/store.js'
-import { container, exec, exit, network, plugin, record, task } from '../domain/facts.js'
+import { container, exec, exit, network, plugin, record, sandboxOnRecord, task } from '../domain/facts.js'
 
 const seconds = 1_767_323_045n
 
@@ -104,6 +104,10 @@ const rows: readonly Row[] = [
     '/snapshot/remove',
     'k',
   ],
+  [sandboxOnRecord.SandboxRecordCreated, '', '/purser/sandboxes/record-created', 'pod'],
+  [sandboxOnRecord.SandboxRecordUpdated, '', '/purser/sandboxes/record-updated', 'pod'],
+  [sandboxOnRecord.SandboxRecordDeleted, '', '/purser/sandboxes/record-deleted', 'pod'],
+  [sandboxOnRecord.SandboxRecordPartsMoved, '', '/purser/sandboxes/record-parts-moved', 'pod'],
   [task.TaskCreateRequested, '', '/purser/tasks/create-requested', 'redis'],
   [task.TaskCreated, '/tasks/create TaskCreate', '/tasks/create', 'redis'],
   [task.TaskCreateFailed, '', '/purser/tasks/create-failed', 'redis'],

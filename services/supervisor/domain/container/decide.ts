@@ -1,8 +1,8 @@
 // Decides what may happen to a container's record.
 import { accept, type Decision, refuse } from '../decision.js'
 import { illegal, type Lifecycle } from '../lifecycle.js'
+import { type MovedPart, moved } from '../parts.js'
 import { containerStream } from '../streams.js'
-import type { HeavyAny } from '../values.js'
 import type { ContainerFacts, ContainerRecord, ContainerState } from './events.js'
 import { containerMachine } from './machine.js'
 
@@ -48,23 +48,11 @@ export function updateContainer(
 /** Brings the heavy parts again, if they still lie where `read` found them; else there is nothing to do. */
 export function moveParts(namespace: string, current: Container, read: readonly MovedPart[]): Decision {
   const { record } = current.facts
-  if (!record) return accept()
-  const attachments: Uint8Array[] = []
-  const moved = (part: HeavyAny): HeavyAny => {
-    const found = read.find(({ from }) => from.sequence === part.sequence && from.index === part.index)
-    if (!found) return part
-    return { typeUrl: part.typeUrl, sequence: '', index: attachments.push(found.bytes) - 1 }
-  }
-  const spec = record.spec && moved(record.spec)
-  const extensions = Object.fromEntries(Object.entries(record.extensions).map(([name, part]) => [name, moved(part)]))
-  if (attachments.length === 0) return accept()
-  const event = { type: 'ContainerPartsMoved', id: record.id, spec, extensions } as const
+  const again = record && moved(record, read)
+  if (!record || !again) return accept()
+  const event = { type: 'ContainerPartsMoved', id: record.id, ...again.parts } as const
+  const { attachments } = again
   return accept({ namespace, stream: containerStream(namespace, record.id), event, attachments })
-}
-
-export interface MovedPart {
-  from: HeavyAny
-  bytes: Uint8Array
 }
 
 export function deleteContainer(namespace: string, current: Container, id: string): Decision {

@@ -15,6 +15,7 @@ export interface Contents {
   commits: ReadonlyMap<string, OpenCommit>
   leases: ReadonlyMap<string, Lease>
   containers: ReadonlyMap<string, { lifecycle: Container }>
+  sandboxes: ReadonlyMap<string, { record: { labels: Labels } }>
 }
 
 export interface Lease {
@@ -42,6 +43,7 @@ export interface Garbage {
 
 const rootLabel = 'containerd.io/gc.root'
 const flatLabel = 'containerd.io/gc.flat'
+const refLabel = 'containerd.io/gc.ref.'
 const expireLabel = 'containerd.io/gc.expire'
 
 /** `held` are snapshots that somebody is at work on, which no record tells. */
@@ -88,7 +90,8 @@ interface Node {
 
 const snapshotNode = (snapshotter: string, key: string): Node => ({ kind: 'snapshot', key: `${snapshotter}/${key}` })
 
-function* rootsOf({ images, blobs, snapshots, commits, leases, containers }: Contents, now: bigint): Generator<Node> {
+function* rootsOf(contents: Contents, now: bigint): Generator<Node> {
+  const { images, blobs, snapshots, commits, leases, containers, sandboxes } = contents
   for (const { type, id, flat } of heldByLeases(leases, now)) {
     const [kind, snapshotter] = type.split('/')
     if (kind === 'content') yield { kind, key: id, flat }
@@ -100,6 +103,8 @@ function* rootsOf({ images, blobs, snapshots, commits, leases, containers }: Con
   for (const [snapshotter, keys] of snapshots)
     for (const [key, { labels }] of keys) if (Object.hasOwn(labels, rootLabel)) yield snapshotNode(snapshotter, key)
   for (const key of containers.keys()) yield { kind: 'container', key }
+  // What a sandbox refers to; nobody refers to a sandbox.
+  for (const { record } of sandboxes.values()) yield* labelled(record.labels, refLabel)
   // Whether it still is this snapshot nobody knows before the answer.
   for (const { snapshotter, key } of commits.values()) yield snapshotNode(snapshotter, key)
 }
@@ -139,7 +144,7 @@ class Marks {
       yield { ...snapshotNode(key.slice(0, key.indexOf('/')), thing.parent), flat }
     if (flat) return
     if (thing.snapshot) yield thing.snapshot
-    yield* labelled(thing.labels, 'containerd.io/gc.ref.')
+    yield* labelled(thing.labels, refLabel)
     yield* this.followers.get(nameOf(node)) ?? []
   }
 
