@@ -1,5 +1,5 @@
 // What shims tell on their own: exits and out-of-memory kills go on to the supervisor; the rest it knows from replies.
-// A shim is answered when the supervisor's journal has the event: until then it sends it again.
+// A shim is answered when the supervisor's journal has the event, or it is written down: until then it sends it again.
 import { TaskExit, TaskOOM } from '../../proto/gen/containerd/events/task.js'
 import { ForwardRequest } from '../../proto/gen/containerd/services/events/ttrpc/v1/events.js'
 import type { Envelope } from '../../proto/gen/containerd/types/event.js'
@@ -34,7 +34,7 @@ async function acceptExit(namespace: string, value: Uint8Array, tasks: Tasks, co
     context.log.debug({ namespace, id: containerId, execId: id }, 'an exit came for a task that is deleted already')
     return
   }
-  await task.exits.report(id === containerId ? '' : id, { pid, status: exitStatus, at: exitedAt })
+  await task.exits.hear(id === containerId ? '' : id, { pid, status: exitStatus, at: exitedAt })
 }
 
 async function acceptOutOfMemory(

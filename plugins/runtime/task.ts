@@ -108,6 +108,7 @@ export class Task {
     const stdio = execId === '' ? undefined : process?.stdio
     const held = stdio && (await holdOutputs(stdio, readerMs))
     this.#startsUnderWay += 1
+    const settled = execId === '' ? undefined : this.exits.starting(execId)
     try {
       const { pid } = await this.call(TaskService.start, { id: this.name.id, execId }, { deadlineMs: startMs })
       if (this.history.processes.get(execId)?.pid !== pid) this.exits.note({ kind: 'started', execId, pid })
@@ -117,6 +118,7 @@ export class Task {
       throw error
     } finally {
       this.#startsUnderWay -= 1
+      settled?.()
       held?.release()
     }
   }

@@ -1,12 +1,8 @@
 // The same calls, made to Purser and to Debian's containerd at the same time: outcomes, codes, words and events compared.
-import { execFileSync } from 'node:child_process'
-import { mkdirSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import t from 'tap'
 import { containerd } from '../../harness/containerd.js'
-import { ownDirectory } from '../../harness/directory.js'
-import { busyboxImage } from '../../harness/image.js'
 import { removeNewCgroups } from '../../harness/namespaceCgroups.js'
+import { busyboxRoot } from '../../harness/rootfs.js'
 import { purser } from '../../harness/supervisor.js'
 import { accepted, type Rule, rules } from './accepted.js'
 import { containers } from './cases/containers.js'
@@ -118,15 +114,4 @@ async function play(on: Scene, { name, steps, heavy }: Case): Promise<Observatio
   } catch (error) {
     throw new Error(`${on.host.kind} after "${name}": ${String(error)}\n${on.host.logTail(0, 60)}`)
   }
-}
-
-/** busybox in a directory, for containers to share. */
-async function busyboxRoot(): Promise<string> {
-  const [layer] = (await busyboxImage({ compression: 'none' })).layers
-  const directory = ownDirectory('purser-')
-  const root = join(directory, 'rootfs')
-  mkdirSync(root)
-  writeFileSync(join(directory, 'layer.tar'), layer?.bytes ?? '')
-  execFileSync('tar', ['-xf', join(directory, 'layer.tar'), '-C', root])
-  return root
 }
