@@ -2,6 +2,7 @@
 import type { ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js'
 import type { Logger } from 'pino'
 import type { Any } from '../../proto/gen/google/protobuf/any.js'
+import type { TaskName } from '../../proto/gen/purser/plugins/v1/registry.js'
 
 export type PluginKind = 'snapshotter' | 'content' | 'differ' | 'runtime' | 'network'
 
@@ -25,6 +26,8 @@ export interface PluginContext {
   log: Logger
   /** Resolves with the journal's sequence once the event is durable; survives a lost connection by sending again. */
   emit(emission: Emission): Promise<bigint>
+  /** Says which tasks do not answer now, all of them, whenever that changes. */
+  tellUnresponsive(tasks: readonly TaskName[]): void
   /** Aborts when the plugin has to stop. */
   signal: AbortSignal
 }

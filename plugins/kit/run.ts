@@ -8,6 +8,7 @@ import {
   type RegisterRequest,
   type RegisterResponse,
   RegistryClient,
+  type TaskName,
 } from '../../proto/gen/purser/plugins/v1/registry.js'
 import { EmissionQueue } from './emissions.js'
 import { toStatusError } from './errors.js'
@@ -78,6 +79,7 @@ class PluginLife implements RunningPlugin {
   /** The stream on which Ready was said. */
   #registered: Stream | undefined
   #becameReady: () => void = () => {}
+  #unresponsive: TaskName[] = []
 
   constructor(definition: PluginDefinition, options: RunOptions) {
     this.#definition = definition
@@ -202,16 +204,25 @@ class PluginLife implements RunningPlugin {
       endpoint: this.#options.endpoint,
       log: this.#log,
       emissions: this.#emissions,
+      tellUnresponsive: tasks => {
+        this.#unresponsive = [...tasks]
+        if (this.#registered) this.#sayUnresponsive(this.#registered)
+      },
       leaving: this.#leaving.signal,
     })
     failpoint('plugin.opened')
     say(stream, { $case: 'ready', value: { exports: this.#serving.exports } })
     this.#registered = stream
     this.#options.onRegistered?.(true)
+    if (this.#unresponsive.length > 0) this.#sayUnresponsive(stream)
     this.#emissions.connect(emit => say(stream, { $case: 'emit', value: emit }))
     this.#log.info({ lease: welcome.lease, epoch: welcome.epoch.toString() }, 'open for calls')
     this.#becameReady()
     if (this.#left) void this.#sayGoodbye('stopped')
+  }
+
+  #sayUnresponsive(stream: Stream): void {
+    say(stream, { $case: 'unresponsive', value: { tasks: this.#unresponsive } })
   }
 
   /**

@@ -3,7 +3,7 @@ import { Server } from '@grpc/grpc-js'
 import type { Logger } from 'pino'
 import type { EmissionQueue } from './emissions.js'
 import { type Listener, listen, socketPath } from './listen.js'
-import type { Config, Json, OpenPlugin, PluginDefinition } from './plugin.js'
+import type { Config, Json, OpenPlugin, PluginContext, PluginDefinition } from './plugin.js'
 import { messageLimits } from './serve.js'
 
 /** The plugin itself refused to open: trying again with the same configuration would not help. */
@@ -18,6 +18,7 @@ export interface ServingOptions {
   endpoint: string
   log: Logger
   emissions: EmissionQueue
+  tellUnresponsive: PluginContext['tellUnresponsive']
   /** Aborts an opening; an opened plugin is ended by close. */
   leaving: AbortSignal
 }
@@ -70,7 +71,7 @@ export class Serving {
 async function openPlugin(
   definition: PluginDefinition,
   config: Config,
-  { log, emissions, leaving }: ServingOptions,
+  { log, emissions, tellUnresponsive, leaving }: ServingOptions,
   stopping: AbortController,
 ): Promise<OpenPlugin> {
   const giveUp = () => stopping.abort(leaving.reason)
@@ -80,6 +81,7 @@ async function openPlugin(
       config,
       log,
       emit: emission => emissions.push(emission),
+      tellUnresponsive,
       signal: stopping.signal,
     })
   } catch (error) {

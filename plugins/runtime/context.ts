@@ -2,7 +2,7 @@
 import type { Logger } from 'pino'
 import type { Gate } from '../kit/gate.js'
 import type { Emission } from '../kit/plugin.js'
-import type { Bundles } from './bundle.js'
+import type { Bundles, TaskName } from './bundle.js'
 import type { HostFacts } from './host.js'
 import type { Settings } from './settings.js'
 import type { Shims } from './shims.js'
@@ -19,6 +19,8 @@ export interface RuntimeContext {
   log: Logger
   /** Resolves once the event is durable. */
   emit(emission: Emission): Promise<bigint>
+  /** Says which tasks do not answer now. */
+  tellUnresponsive(tasks: readonly TaskName[]): void
   /** Aborts when the plugin stops: whatever is not done by then is the next run's. */
   signal: AbortSignal
 }

@@ -11,6 +11,7 @@ import { lockState } from './lock.js'
 import { runtimeService } from './service.js'
 import { readSettings } from './settings.js'
 import { Shims } from './shims.js'
+import { Silence } from './silence.js'
 import { Tasks } from './tasks.js'
 import { TtrpcServer } from './ttrpc/server.js'
 
@@ -26,7 +27,7 @@ export const definitions: PluginDefinition[] = [
     id: 'v2',
     version: '1',
     capabilities: ['exclusive'],
-    async open({ config, log, emit, signal }) {
+    async open({ config, log, emit, tellUnresponsive, signal }) {
       const settings = readSettings(config)
       const bundles = new Bundles(settings.state)
       const lock = await lockState(settings.state, signal)
@@ -39,6 +40,7 @@ export const definitions: PluginDefinition[] = [
         searchPath: searchPath(process.env.PATH),
         log,
         emit,
+        tellUnresponsive,
         signal,
       }
       const tasks = new Tasks(context)
@@ -49,9 +51,11 @@ export const definitions: PluginDefinition[] = [
         throw error
       })
       await tasks.restore()
+      const silence = new Silence(() => tasks.all, context)
       return {
         services: [{ definition: RuntimeService, implementation: runtimeService(tasks, context) }],
         async close() {
+          silence.close()
           await tasks.close(closeMs)
           context.shims.close()
           await events.close()

@@ -14,6 +14,8 @@ export interface Settings {
   runtimeRoot: string
   /** Shims that may be starting at once. */
   startsMax: number
+  /** How often each shim is asked whether it answers. */
+  askMs: number
   deadlines: Deadlines
 }
 
@@ -57,6 +59,7 @@ export function readSettings(config: Config): Settings {
     address,
     ttrpc: optionalString(config, 'ttrpc', `${address}.ttrpc`),
     runtimeRoot: optionalString(config, 'runtimeRoot', join(state, 'runc')),
+    askMs: positive(config, 'askMs', 10_000),
     startsMax: positive(config, 'startsMax', 2 * availableParallelism()),
     deadlines: {
       shimStartMs: milliseconds('shimStartMs'),

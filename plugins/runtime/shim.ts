@@ -112,6 +112,14 @@ export class Shim {
     return method.responseDeserialize(answer)
   }
 
+  /** Resolves when it says anything at all, however long that takes; rejects with ShimLost. */
+  async answers(): Promise<void> {
+    const payload = TaskService.connect.requestSerialize({ id: '' })
+    await this.#callRaw('Connect', payload, { deadlineMs: 0 }).catch((error: unknown) => {
+      if (error instanceof ShimLost || !(error instanceof StatusError)) throw error
+    })
+  }
+
   /** Asks it to end, and sees that it does. One that still has containers stays. `id` is a container that it had. */
   async shutdown(id: string): Promise<void> {
     this.#ending = true

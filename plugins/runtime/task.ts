@@ -17,7 +17,7 @@ import type { RuntimeContext } from './context.js'
 import { within } from './deadline.js'
 import { Exits } from './exits.js'
 import type { Exit, History } from './history.js'
-import { type CallLimits, ShimLost, type TaskMethod } from './shim.js'
+import { type CallLimits, type Shim, ShimLost, type TaskMethod } from './shim.js'
 import type { Seat } from './shims.js'
 import { holdOutputs } from './stdio.js'
 import { endCommands, endMarked } from './strays.js'
@@ -61,6 +61,11 @@ export class Task {
   /** The task has no shim any more: what is left of its container is ended, unless all of it is being removed. */
   bury(): void {
     if (!this.isEnded) this.#dead ??= this.#buryContainer()
+  }
+
+  /** Where it is, while it lives. */
+  get shim(): Shim | undefined {
+    return this.#dead || this.isEnded ? undefined : this.#seat?.shim
   }
 
   get isDead(): boolean {

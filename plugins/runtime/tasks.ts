@@ -66,6 +66,10 @@ export class Tasks {
     throw notFound(`task ${id}`)
   }
 
+  get all(): Iterable<Task> {
+    return this.#tasks.values()
+  }
+
   /** Also one that is still being made: it may exit before its Create is answered. */
   find(name: TaskName): Task | undefined {
     const key = keyOf(name)

@@ -1,13 +1,21 @@
 // `ctr tasks` and `ctr containers`: what can be seen of a running container and done to it.
+import { readFileSync } from 'node:fs'
 import t from 'tap'
-import { GetRequest, TasksService } from '../../proto/gen/containerd/services/tasks/v1/tasks.js'
+import {
+  GetRequest,
+  KillRequest,
+  ListPidsRequest,
+  MetricsRequest,
+  TasksService,
+  WaitRequest,
+} from '../../proto/gen/containerd/services/tasks/v1/tasks.js'
 import { resizeTerminal } from '../harness/ctr.js'
 import { alive } from '../harness/process.js'
 import { supervisor } from '../harness/supervisor.js'
 import { table } from '../harness/table.js'
 import { until } from '../harness/wait.js'
 
-const host = await supervisor(t)
+const host = await supervisor(t, { config: '[plugins.runtime.v2]\naskMs = 200\n' })
 const image = await host.load()
 
 /** A detached container that runs a shell line. */
@@ -23,6 +31,8 @@ async function taskOf(id: string) {
 }
 
 const stopped = (id: string) => until(`${id} to stop`, async () => (await taskOf(id))?.status === 'STOPPED')
+
+const parentOf = (pid: number) => Number(readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ')[1])
 
 async function remove(id: string): Promise<void> {
   await host.ok('tasks', 'rm', '--force', id)
@@ -145,6 +155,35 @@ t.test('metrics are the cgroup’s', async t => {
   t.match(text, /^memory\.usage(_in_bytes)? +\d+\s*$/m)
   t.match(JSON.parse(await host.ok('tasks', 'metrics', '--format', 'json', id)), { pids: { current: 1 } })
   await remove(id)
+})
+
+t.test('one shim that hangs is told of, and keeps nobody waiting for the others', async t => {
+  const ids = await Promise.all(Array.from({ length: 8 }, (_, n) => detached(`hung${n}`, 'exec sleep 60')))
+  const [hung = '', ended = '', ...others] = ids
+  const shim = parentOf((await taskOf(hung))?.pid ?? 0)
+  process.kill(shim, 'SIGSTOP')
+  try {
+    await until('the silent one to be told', async () => (await taskOf(hung))?.status === 'UNKNOWN')
+    for (const id of [ended, ...others]) t.equal((await taskOf(id))?.status, 'RUNNING')
+    if (host.kind === 'purserd') {
+      t.match(await host.metrics(), /^purser_tasks_unresponsive 1$/m)
+      const { metrics } = await host.call(TasksService.metrics, MetricsRequest.fromPartial({}), { timeoutMs: 4000 })
+      t.same(
+        metrics.map(({ id }) => id).sort(),
+        [ended, ...others].sort(),
+        'metrics come before the deadline of a shim',
+      )
+    }
+    const one = { containerId: ended }
+    t.match(await host.call(TasksService.listPids, ListPidsRequest.fromPartial(one)), { processes: [{ pid: Number }] })
+    const waiting = host.call(TasksService.wait, WaitRequest.fromPartial(one))
+    await host.call(TasksService.kill, KillRequest.fromPartial({ ...one, signal: 9 }))
+    t.match(await waiting, { exitStatus: 137 })
+  } finally {
+    process.kill(shim, 'SIGCONT')
+  }
+  await until('it to answer again', async () => (await taskOf(hung))?.status === 'RUNNING')
+  await Promise.all(ids.map(remove))
 })
 
 t.test('a container is made first and started later, again and again', async t => {

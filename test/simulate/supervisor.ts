@@ -278,7 +278,7 @@ function apiOf(deps: ApiDeps, host: Host) {
   const files = new BlobFiles(nobodyReads)
   return {
     containers: containersService({ ...deps, files }),
-    tasks: tasksService({ ...deps, runtime: host.runtime }),
+    tasks: tasksService({ ...deps, runtime: host.runtime, isUnresponsive: () => false }),
     leases: leasesService(deps),
     images: imagesService(deps),
     namespaces: namespacesService(deps),

@@ -165,11 +165,16 @@ function stillUnderWay(calls: string[]): StatusError {
 }
 
 /** The services behind which plugins work. */
-function pluginServices({ runner, store, clock, calls, snapshots, blobs }: ApiDeps, files: BlobFiles): Service[] {
+function pluginServices(deps: ApiDeps, files: BlobFiles): Service[] {
+  const { runner, store, clock, calls, snapshots, blobs, directory } = deps
+  const isUnresponsive = (namespace: string, id: string) => directory.isUnresponsive(namespace, id)
   const content = contentService({ runner, store, content: calls.content, files })
   const write = contentWrite({ runner, store, blobs, openWrite: calls.openWrite })
   return [
-    { definition: TasksService, implementation: tasksService({ runner, store, runtime: calls.runtime, clock }) },
+    {
+      definition: TasksService,
+      implementation: tasksService({ runner, store, runtime: calls.runtime, clock, isUnresponsive }),
+    },
     {
       definition: { ...ContentService, write: raw(ContentService.write) },
       implementation: { ...content, write },

@@ -3,7 +3,7 @@ import { Code, notFound, StatusError, unimplemented } from '../../../plugins/kit
 import { type CallContext, type Served, unary } from '../../../plugins/kit/serve.js'
 import type { TasksServer } from '../../../proto/gen/containerd/services/tasks/v1/tasks.js'
 import type { Metric } from '../../../proto/gen/containerd/types/metrics.js'
-import type { Process } from '../../../proto/gen/containerd/v1/types/task.js'
+import { type Process, Status } from '../../../proto/gen/containerd/v1/types/task.js'
 import type { Clock } from '../clock.js'
 import type { DomainEvent } from '../domain/decision.js'
 import type { Exec } from '../domain/exec/decide.js'
@@ -30,12 +30,14 @@ interface Deps {
   store: Store
   runtime: RuntimeCalls
   clock: Clock
+  /** Whether it is known that the shim of a task does not answer now. */
+  isUnresponsive(namespace: string, id: string): boolean
 }
 
 /** How long is waited for the metrics of those that do not answer. */
 const metricsDeadlineMs = 5_000
 
-export function tasksService({ runner, store, runtime, clock }: Deps): Served<TasksServer> {
+export function tasksService({ runner, store, runtime, clock, isUnresponsive }: Deps): Served<TasksServer> {
   const here = (call: ApiCall) => store.world.namespace(call.namespace)
 
   const step = (call: ApiCall, event: TaskEvent) =>
@@ -136,13 +138,13 @@ export function tasksService({ runner, store, runtime, clock }: Deps): Served<Ta
         execId === ''
           ? processOfTask(containerId, taskOf(call, containerId))
           : processOfExec(execId, execOf(call, containerId, execId))
-      return { process }
+      return { process: asSeen(call, containerId, process) }
     }),
 
     list: unary((_request, context) => {
       const call = namespacedCall(context, 'Tasks/List')
       const tasks = [...here(call).tasks].filter(([, { state }]) => state !== 'creating')
-      return { tasks: tasks.map(([id, task]) => processOfTask(id, task)) }
+      return { tasks: tasks.map(([id, task]) => asSeen(call, id, processOfTask(id, task))) }
     }),
 
     kill: unary(async ({ containerId, execId, signal, all }, context) => {
@@ -229,7 +231,12 @@ export function tasksService({ runner, store, runtime, clock }: Deps): Served<Ta
       const call = namespacedCall(context, 'Tasks/Metrics')
       const accepts = filtersOf(filters)
       const ids = [...here(call).tasks]
-        .filter(([id, { state }]) => hasMetrics(state) && accepts(([field]) => (field === 'id' ? id : undefined)))
+        .filter(
+          ([id, { state }]) =>
+            hasMetrics(state) &&
+            !isUnresponsive(call.namespace, id) &&
+            accepts(([field]) => (field === 'id' ? id : undefined)),
+        )
         .map(([id]) => id)
       return { metrics: await collectMetrics(runtime, clock, call.namespace, ids) }
     }),
@@ -242,6 +249,12 @@ export function tasksService({ runner, store, runtime, clock }: Deps): Served<Ta
       const stream = execId === '' ? taskStream(namespace, containerId) : execStream(namespace, containerId, execId)
       return exitToProto(await nextExit(store, stream, context))
     }),
+  }
+
+  /** As containerd tells of a process whose shim is silent, only that nobody waits for it here. */
+  function asSeen({ namespace }: ApiCall, id: string, process: Process): Process {
+    const isKnown = process.status === Status.STOPPED || !isUnresponsive(namespace, id)
+    return isKnown ? process : { ...process, status: Status.UNKNOWN }
   }
 
   /** The call, once it is sure that the process is there. */

@@ -9,6 +9,8 @@ import { Series } from './series.js'
 export interface Sources {
   /** By state. */
   tasks(): ReadonlyMap<string, number>
+  /** Tasks whose shim does not answer now. */
+  tasksUnresponsive(): number | undefined
   journal: {
     stats(): JournalStats
     health(): JournalHealth
@@ -107,6 +109,9 @@ export class Instruments {
   /** The metrics that are read from the rooms at a scrape. */
   #asked(): void {
     const { sources } = this
+    this.#single('gauge', 'purser_tasks_unresponsive', 'Tasks whose shim does not answer now.', () =>
+      sources.tasksUnresponsive?.(),
+    )
     this.#gauge('purser_tasks', 'Tasks by state.', ['state'], gauge => {
       gauge.reset()
       for (const [state, count] of sources.tasks?.() ?? []) gauge.set({ state }, count)

@@ -24,7 +24,7 @@ export interface Observation {
 }
 
 export interface Watched {
-  directory: { list(): PluginStatus[] }
+  directory: { list(): PluginStatus[]; countUnresponsive(): number }
   relay: { status(): RelayStatus | undefined; waitingSince(): Promise<bigint | undefined> }
   feed: { status(): FeedStatus }
 }
@@ -54,6 +54,7 @@ export async function observe({
   metrics.watch({
     journal,
     tasks: () => tasksByState(store),
+    tasksUnresponsive: () => watched.directory?.countUnresponsive(),
     relay: () => watched.relay?.status(),
     relayWaitingSince: async () => watched.relay?.waitingSince(),
     feed: () => watched.feed?.status(),

@@ -81,6 +81,23 @@ export class PluginDirectory {
     })
   }
 
+  /** Whether the runtime that serves now says that this task does not answer. */
+  isUnresponsive(namespace: string, id: string): boolean {
+    const task = taskKey(namespace, id)
+    return this.#unresponsive().some(tasks => tasks.has(task))
+  }
+
+  /** How many tasks do not answer. */
+  countUnresponsive(): number {
+    return this.#unresponsive().reduce((sum, { size }) => sum + size, 0)
+  }
+
+  #unresponsive(): ReadonlySet<string>[] {
+    return [...this.#slots.values()].flatMap(({ serving }) =>
+      serving?.unresponsive.size ? [serving.unresponsive] : [],
+    )
+  }
+
   /** A plugin has said Hello. It takes no calls before `ready`. */
   add(facts: PluginFacts, epoch: bigint): LivePlugin {
     const slot = this.#slot(facts.kind, facts.id)
@@ -196,6 +213,8 @@ export class PluginDirectory {
     return slot
   }
 }
+
+export const taskKey = (namespace: string, id: string): string => `${namespace}/${id}`
 
 function key(kind: PluginKind, id: string): string {
   return `${kind}/${id}`

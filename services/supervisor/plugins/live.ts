@@ -34,6 +34,8 @@ export class LivePlugin {
   /** Why it is draining, lost or gone. */
   reason = ''
   exports: Readonly<Record<string, string>> = {}
+  /** The tasks of a runtime plugin that do not answer now, by namespace and id. */
+  unresponsive: ReadonlySet<string> = new Set()
   /** Milliseconds since 1970 of the last sign of life. */
   lastHeardMs = Date.now()
   /** Made with the registration, so that the first call finds it connected. */

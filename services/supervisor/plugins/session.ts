@@ -6,7 +6,7 @@ import { Code, invalidArgument, StatusError, toStatusError, unavailable } from '
 import type { Lanes } from '../../../plugins/kit/lanes.js'
 import type { Config, PluginKind } from '../../../plugins/kit/plugin.js'
 import type { Hello, RegisterRequest, RegisterResponse } from '../../../proto/gen/purser/plugins/v1/registry.js'
-import type { PluginDirectory } from './directory.js'
+import { type PluginDirectory, taskKey } from './directory.js'
 import { EmissionIntake } from './intake.js'
 import type { PluginLedger, PluginRef } from './ledger.js'
 import type { LivePlugin, PluginFacts } from './live.js'
@@ -117,6 +117,11 @@ export class Session {
         this.#intake.take(message.value)
         if (this.#intake.isFull)
           throw new StatusError(Code.RESOURCE_EXHAUSTED, 'too many events without an answer: wait for Ack')
+        return
+      case 'unresponsive':
+        this.#registered().unresponsive = new Set(
+          message.value.tasks.map(({ namespace, id }) => taskKey(namespace, id)),
+        )
         return
       case 'goodbye':
         void this.#farewell(message.value.reason)

@@ -43,7 +43,9 @@ export class ContentHost {
       signal: new AbortController().signal,
     }
     const plugins = await Promise.all(
-      definitions.map(definition => definition.open({ ...context, emit: () => Promise.resolve(0n) })),
+      definitions.map(definition =>
+        definition.open({ ...context, emit: () => Promise.resolve(0n), tellUnresponsive() {} }),
+      ),
     )
     const server = new Server(messageLimits)
     for (const { definition, implementation } of plugins.flatMap(({ services }) => services))

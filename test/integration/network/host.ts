@@ -12,6 +12,7 @@ const plugin = await definition.open({
   config: JSON.parse(config),
   log: pino(pino.destination(2)),
   emit: () => Promise.reject(new Error('nobody listens to events here')),
+  tellUnresponsive() {},
   signal: AbortSignal.timeout(2 ** 31 - 1),
 })
 const server = new Server()

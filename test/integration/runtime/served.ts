@@ -41,6 +41,7 @@ export async function serveHere(config: Config, socket: string, emit: Emit): Pro
     log: pino({ level: process.env.LOG_LEVEL ?? 'silent' }, pino.destination({ fd: 2, sync: true })),
     signal: stopping.signal,
     emit,
+    tellUnresponsive() {},
   })
   const server = new Server()
   for (const { definition, implementation } of plugin.services) server.addService(definition, implementation)

@@ -47,7 +47,7 @@ export class Bench {
     this.#serving = await Serving.open(
       this.definition,
       { root: this.root },
-      { endpoint, log, emissions: new EmissionQueue(), leaving: new AbortController().signal },
+      { endpoint, log, emissions: new EmissionQueue(), tellUnresponsive() {}, leaving: new AbortController().signal },
     )
     const { kind, id, version, capabilities } = this.definition
     this.#plugin = new LivePlugin({ kind, id, version, capabilities, endpoint, peer: 'test' }, 1n, () => {})

@@ -260,7 +260,13 @@ export function snapshotterContract(t: Test, definition: PluginDefinition): void
     const impatient = AbortSignal.timeout(300)
     const { log } = await import('./bench.js')
     await t.rejects(
-      definition.open({ config: { root: bench.root }, log, signal: impatient, emit: async () => 0n }),
+      definition.open({
+        config: { root: bench.root },
+        log,
+        signal: impatient,
+        emit: async () => 0n,
+        tellUnresponsive() {},
+      }),
       { name: 'AbortError' },
       'it waits for the other to leave',
     )

@@ -79,7 +79,13 @@ t.test('overlayfs does not open where it cannot work, and says what to do', asyn
     umount(place, UmountFlag.detach)
     rmSync(home, { recursive: true })
   })
-  const context = { config: { root: `${place}/root` }, log, signal: new AbortController().signal, emit: async () => 0n }
+  const context = {
+    config: { root: `${place}/root` },
+    log,
+    signal: new AbortController().signal,
+    emit: async () => 0n,
+    tellUnresponsive() {},
+  }
   await t.rejects(
     overlayfs.open(context),
     /overlayfs does not work on .*: put the root on ext4.*use the snapshotter "native"/,

@@ -212,7 +212,12 @@ t.test('without an id a command waits for the answer to the one before, and is t
   const runtime = pluginClient(() => Promise.reject(unavailable('nobody')), RuntimeService)
   const { rpc, happen, store } = await served(t, {
     others: ({ runner, store }) => [
-      { definition: Tasks, implementation: { ...tasksService({ runner, store, clock: systemClock(), runtime }) } },
+      {
+        definition: Tasks,
+        implementation: {
+          ...tasksService({ runner, store, clock: systemClock(), runtime, isUnresponsive: () => false }),
+        },
+      },
     ],
   })
   await rpc.call(Containers.create, { container: redis })
