@@ -85,9 +85,8 @@ interface Found {
 
 /** The newest message of this journal below `filter`. */
 async function newestOf(lookup: Lookup, filter: string): Promise<Found | undefined> {
-  const { manager, stream, origin } = lookup
-  const query = { last_by_subj: filter }
-  const last = await orUndefined(manager.streams.getMessage(stream.name, query), noMessageFound)
+  const { origin } = lookup
+  const last = await newestBelow(lookup, filter)
   if (!last) return undefined
   const found = ours(last.header, last.seq, origin)
   if (found) return found
@@ -95,6 +94,11 @@ async function newestOf(lookup: Lookup, filter: string): Promise<Found | undefin
   let newest: Found | undefined
   for await (const found of messages(lookup, filter, 1)) newest = found ?? newest
   return newest
+}
+
+/** Whoever published it. */
+function newestBelow({ manager, stream }: Lookup, filter: string) {
+  return orUndefined(manager.streams.getMessage(stream.name, { last_by_subj: filter }), noMessageFound)
 }
 
 async function holds({ manager, stream, origin }: Lookup, memory: Memory): Promise<boolean> {
@@ -112,10 +116,15 @@ function ours(headers: MsgHdrs | undefined, position: number, origin: Origin): F
   return { place: { sequence, position }, settled: usable ? settled : undefined }
 }
 
-/** The stored messages below a filter, from a position to the end as it is now, without their data; others' are undefined. */
+/**
+ * The stored messages below a filter, from a position to the end as it is now, without their data; others' are undefined.
+ * Where that end is, the newest message tells: how many are pending, nats-server 2.9 only guesses for a consumer that
+ * begins within a block of the store.
+ */
 async function* messages(lookup: Lookup, filter: string, from: number): AsyncGenerator<Found | undefined> {
   const { manager, client, stream, origin, signal } = lookup
-  if (from > stream.last) return
+  const newest = await newestBelow(lookup, filter)
+  if (!newest || newest.seq < from) return
   const { AckPolicy, DeliverPolicy, nanos } = await import('./nats.js')
   const info = await manager.consumers.add(stream.name, {
     ack_policy: AckPolicy.None,
@@ -128,16 +137,16 @@ async function* messages(lookup: Lookup, filter: string, from: number): AsyncGen
   })
   const consumer = await client.consumers.get(stream.name, info.name)
   try {
-    let left = info.num_pending
-    while (left > 0) {
+    for (let at = from - 1; at < newest.seq; ) {
       signal.throwIfAborted()
-      const before = left
-      const batch = await consumer.fetch({ max_messages: Math.min(left, 500), expires: 5_000 })
+      const before = at
+      const batch = await consumer.fetch({ max_messages: Math.min(newest.seq - at, 500), expires: 5_000 })
       for await (const stored of batch) {
-        left = stored.info.pending
+        at = stored.seq
         yield ours(stored.headers, stored.seq, origin)
+        if (at >= newest.seq) break
       }
-      if (left === before)
+      if (at === before)
         throw new Unfit(
           `the stream ${stream.name} fell silent while it was read back`,
           "look at the broker's log and load",

@@ -129,23 +129,36 @@ t.test('messages whose acknowledgement was never seen are not published again', 
   const proxy = new LossyProxy()
   await proxy.start(t, server.port)
   const journal = new TinyJournal()
-  journal.add(10)
+  // Two events of each of many, some others between them.
+  const add = (events: number) => {
+    for (let index = 0; index < events; index++) {
+      const last = journal.last()
+      journal.add(1, { stream: `task/default/c${last >> 3n}-${last % 4n}` })
+    }
+  }
+  add(3003)
   const first = await relayTo(t, journal, { url: `127.0.0.1:${proxy.port}` })
   await caughtUp(first, journal)
 
   proxy.answers = 'lose'
-  journal.add(100)
-  await until('the stream to hold them', async () => (await stored(connection)).length === 110)
-  t.equal(first.status().cursor, 10n)
+  add(100)
+  await until('the stream to hold them', async () => (await stored(connection)).length === 3103)
+  t.equal(first.status().cursor, 3003n)
   proxy.cut()
   proxy.close()
   await first.stop()
-  await forgotten()
-
-  const second = await relayTo(t, journal, { url: server.url })
-  await caughtUp(second, journal)
-  t.equal(second.status().published, 0)
-  t.same(sequences(await stored(connection)), range(1, 110))
+  for (let round = 0; round < 4; round++) {
+    await server.kill()
+    await forgotten()
+    await server.start()
+    const next = await relayTo(t, journal, { url: server.url })
+    await caughtUp(next, journal)
+    t.equal(next.status().published, 0)
+    // How much is left of such a stream, nats-server 2.9 only guesses: who believed it would wait in vain, or not long enough.
+    t.equal(next.status().failures.size, 0)
+    await next.stop()
+  }
+  t.same(sequences(await stored(await client(t, { servers: server.url }))), range(1, 3103))
 })
 
 t.test('a supervisor that is killed at any moment leaves neither gap nor repeat', async t => {
