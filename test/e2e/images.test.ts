@@ -10,6 +10,9 @@ import { registry } from '../harness/registry.js'
 import { supervisor } from '../harness/supervisor.js'
 import { table } from '../harness/table.js'
 
+/** At once: 50 are the full proof. */
+const pulls = Number(process.env.PURSER_RACE_PULLS ?? 10)
+
 const host = await supervisor(t)
 const image = await busyboxImage()
 const digests = blobsOf(image).map(({ descriptor }) => descriptor.digest)
@@ -171,6 +174,25 @@ t.test('leases are created, listed and removed', async t => {
   t.match(lease?.LABELS, /containerd\.io\/gc\.expire=.*why=test|why=test.*containerd\.io\/gc\.expire=/)
   await host.ok('leases', 'rm', 'mine')
   t.same(table(await host.ok('leases', 'ls')), [])
+})
+
+t.test(`${pulls} pull one image at once: all have it, and nothing is left of their uploads`, async t => {
+  const source = await registry(t)
+  const reference = await source.push(await busyboxImage({ layers: [[file('etc/contended', 'yes\n')]] }), 'contended')
+  const results = await Promise.all(
+    Array.from({ length: pulls }, () => host.ctr('images', 'pull', '--plain-http', reference)),
+  )
+  t.same(
+    results.filter(({ code }) => code !== 0).map(({ stderr }) => stderr),
+    [],
+  )
+  t.equal(await host.ok('run', '--rm', reference, host.id('contended'), 'cat', '/etc/contended'), 'yes')
+  t.same(table(await host.ok('content', 'active')), [])
+  t.same(
+    table(await host.ok('snapshots', 'ls')).filter(({ KEY }) => KEY?.startsWith('extract-')),
+    [],
+  )
+  await host.ok('images', 'rm', '--sync', reference)
 })
 
 t.test('a pull from a registry brings the same image, and what is there already is not fetched again', async t => {

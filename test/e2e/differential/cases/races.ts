@@ -28,7 +28,30 @@ const outcome = (call: Promise<unknown>) =>
     (error: { code: number; details: string }) => `${error.code} ${error.details}`.replace(/^(\d+) .*/s, '$1'),
   )
 
+/** Started at once: 100 are the full proof. */
+const starts = Number(process.env.PURSER_RACE_STARTS ?? 16)
+
 const all: Case[] = [
+  {
+    name: 'races: many tasks are created and started at once',
+    heavy: true,
+    async steps(at) {
+      const outcomes = await Promise.all(
+        times(starts, async n => {
+          const of = { containerId: `c${n}` }
+          const container = shell(of.containerId, at.scene.rootfs, at.namespace, `exit ${n}`)
+          await at.do(ContainersService.create, { container })
+          await at.do(TasksService.create, { ...createRequest, ...of }, { timeoutMs: 60_000 })
+          const ended = at.do(TasksService.wait, of, { timeoutMs: 60_000 })
+          await at.do(TasksService.start, of, { timeoutMs: 60_000 })
+          const { exitStatus } = await ended
+          await at.do(TasksService.delete, of, { timeoutMs: 60_000 })
+          return exitStatus
+        }),
+      )
+      at.see('statuses', outcomes)
+    },
+  },
   {
     name: 'races: 20 create one task',
     heavy: true,
