@@ -32,12 +32,12 @@ export function signalProcess(identity: ProcessIdentity, signal: NodeJS.Signals 
   }
 }
 
-/** Answers whether it was gone in time. It is polled, since it is nobody's child here. */
-export async function waitGone(identity: ProcessIdentity, deadlineMs: number): Promise<boolean> {
+/** Answers whether it was gone in time; rejects when aborted. It is polled, since it is nobody's child here. */
+export async function waitGone(identity: ProcessIdentity, deadlineMs: number, signal?: AbortSignal): Promise<boolean> {
   const expiry = performance.now() + deadlineMs
   for (let intervalMs = 1; isAlive(identity); intervalMs = Math.min(intervalMs * 2, 50)) {
     if (performance.now() > expiry) return false
-    await pause(intervalMs)
+    await pause(intervalMs, undefined, { signal })
   }
   return true
 }
