@@ -6,6 +6,7 @@ import { Code, invalidArgument, StatusError, toStatusError } from '../kit/errors
 import { isRuncShim, resolveShim } from './binary.js'
 import { cleanUpContainer, shimCommand } from './cleanup.js'
 import type { RuntimeContext } from './context.js'
+import { requireCriu } from './criu.js'
 import { realtimeBudgetUs } from './host.js'
 import { withRuntimeRoot } from './options.js'
 import { ShimLost } from './shim.js'
@@ -50,6 +51,7 @@ export async function createTask(
   const { binary, fitted, group } = plan
   const { runtime } = plan.request
   const { ownUserNamespace } = fitted
+  if (plan.request.checkpoint !== '' && isRuncShim(binary)) await requireCriu(context.searchPath)
   const bundle = context.bundles.make(task.name, fitted.json, fitted.rootGid)
   let taken: Seat | undefined
   try {
@@ -121,7 +123,8 @@ async function createContainer(
       },
       { deadlineMs: createMs, signal },
     )
-    task.exits.note({ kind: 'started', execId: '', pid })
+    // One that is restored gets its process when it is started.
+    if (pid !== 0) task.exits.note({ kind: 'started', execId: '', pid })
     return pid
   } catch (error) {
     throw prefixed('failed to create shim task', error)

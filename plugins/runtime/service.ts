@@ -3,13 +3,15 @@ import { TaskService } from '../../proto/gen/containerd/task/v2/shim.js'
 import type { RuntimeServer } from '../../proto/gen/purser/runtime/v1/runtime.js'
 import { invalidArgument } from '../kit/errors.js'
 import { serverStream, unary } from '../kit/serve.js'
+import { isRuncShim } from './binary.js'
 import { checkSegment } from './bundle.js'
 import type { RuntimeContext } from './context.js'
+import { requireCriu } from './criu.js'
 import { fitExecProcess, fitNewResources } from './spec.js'
 import { checkStdio } from './stdio.js'
 import { type Tasks, toState } from './tasks.js'
 
-export function runtimeService(tasks: Tasks, { host, settings }: RuntimeContext): RuntimeServer {
+export function runtimeService(tasks: Tasks, { host, settings, searchPath }: RuntimeContext): RuntimeServer {
   return {
     create: unary(request => tasks.create(request)),
     start: unary(async request => ({ pid: await tasks.get(request).start(request.execId) })),
@@ -46,9 +48,10 @@ export function runtimeService(tasks: Tasks, { host, settings }: RuntimeContext)
       const value = Buffer.from(json.buffer, json.byteOffset, json.byteLength)
       return task.call(TaskService.update, { id, resources: { typeUrl: resources.typeUrl, value }, annotations })
     }),
-    checkpoint: unary(({ namespace, id, path, options }) => {
-      const limits = { deadlineMs: settings.deadlines.checkpointMs }
-      return tasks.get({ namespace, id }).call(TaskService.checkpoint, { id, path, options }, limits)
+    checkpoint: unary(async ({ namespace, id, path, options }) => {
+      const task = tasks.get({ namespace, id })
+      if (isRuncShim(task.history.origin?.binary ?? '')) await requireCriu(searchPath)
+      return task.call(TaskService.checkpoint, { id, path, options }, { deadlineMs: settings.deadlines.checkpointMs })
     }),
     pids: unary(({ namespace, id }) => tasks.get({ namespace, id }).call(TaskService.pids, { id })),
     stats: serverStream(({ namespace, ids }) => tasks.stats(namespace, ids)),

@@ -117,6 +117,7 @@ export class Task {
     try {
       const { pid } = await this.call(TaskService.start, { id: this.name.id, execId }, { deadlineMs: startMs })
       if (this.history.processes.get(execId)?.pid !== pid) this.exits.note({ kind: 'started', execId, pid })
+      if (execId === '') this.#init ??= identify(pid)
       return pid
     } catch (error) {
       if (isDeadline(error)) await this.#giveUpStart(execId)
@@ -199,7 +200,7 @@ export class Task {
   async #ask(execId: string, limits: CallLimits): Promise<StateResponse | undefined> {
     try {
       const state = await this.call(TaskService.state, { id: this.name.id, execId }, limits)
-      if (execId === '' && !this.history.processes.get('')?.pid)
+      if (execId === '' && state.pid !== 0 && !this.history.processes.get('')?.pid)
         this.exits.note({ kind: 'started', execId, pid: state.pid })
       const exit = exitOf(state)
       if (state.status !== Status.STOPPED) void this.#awaitExit(execId, state.pid)

@@ -4,12 +4,21 @@ import type { Logger } from 'pino'
 import type { Clock } from './clock.js'
 import type { AskAgain } from './effects/answers.js'
 import { Blobs } from './effects/blobs.js'
+import { Checkpoints } from './effects/checkpoints.js'
 import { Emissions } from './effects/emissions.js'
 import { Execs } from './effects/execs.js'
 import { Ledger } from './effects/ledger.js'
 import { Networks } from './effects/networks.js'
 import { Busy, performer, Recovering } from './effects/perform.js'
-import type { ContentCalls, NetworkCalls, RuntimeCalls, SnapshotterCalls } from './effects/ports.js'
+import type {
+  CheckpointFiles,
+  ContentCalls,
+  DiffCalls,
+  NetworkCalls,
+  RuntimeCalls,
+  SnapshotterCalls,
+  WriteBlob,
+} from './effects/ports.js'
 import { NetworkRecovery } from './effects/recovery/networks.js'
 import { type Orphans, orphansOf } from './effects/recovery/orphans.js'
 import { TaskRecovery } from './effects/recovery/tasks.js'
@@ -31,8 +40,11 @@ export interface CoreDeps {
     runtime: RuntimeCalls
     network: NetworkCalls
     content: ContentCalls
+    differ: Pick<DiffCalls, 'diff' | 'apply'>
+    writeBlob: WriteBlob
     snapshotter(name: string): SnapshotterCalls
   }
+  checkpointFiles: CheckpointFiles
   observe: PhaseObserver
 }
 
@@ -61,9 +73,12 @@ export async function openCore(deps: CoreDeps): Promise<Core> {
   const snapshots = new Snapshots(runner, store, calls.snapshotter, log, askAgain)
   const blobs = new Blobs(store, calls.content, log, askAgain)
   const readHeavy = heavy.read.bind(heavy)
-  const tasks = new Tasks(runner, store, calls.runtime, networks, readHeavy, log, deps.observe, askAgain)
+  const { runtime, differ, writeBlob } = calls
+  const at = { runner, store, runtime, differ, blobs, writeBlob, files: deps.checkpointFiles }
+  const checkpoints = new Checkpoints({ ...at, readHeavy, log, askAgain })
+  const tasks = new Tasks(runner, store, runtime, networks, checkpoints, readHeavy, log, deps.observe, askAgain)
   const execs = new Execs(runner, calls.runtime, readHeavy, log, askAgain)
-  runner.performWith(performer({ tasks, execs, networks, snapshots, blobs }, busy, recovering))
+  runner.performWith(performer({ tasks, checkpoints, execs, networks, snapshots, blobs }, busy, recovering))
 
   const ledger = new Ledger(runner, store, new Emissions(runner, store, log), log)
   await ledger.loseAll('the supervisor was restarted')

@@ -2,16 +2,20 @@
 
 import { join } from 'node:path'
 import type { CallOptions } from '../../plugins/kit/calls.js'
-import { invalidArgument } from '../../plugins/kit/errors.js'
+import { Code, invalidArgument, toStatusError } from '../../plugins/kit/errors.js'
 import type { Config } from '../../plugins/kit/plugin.js'
 import { raw } from '../../plugins/kit/serve.js'
-import { ContentService } from '../../proto/gen/containerd/services/content/v1/content.js'
+import {
+  ContentService,
+  WriteAction,
+  WriteContentRequest,
+} from '../../proto/gen/containerd/services/content/v1/content.js'
 import { DiffService } from '../../proto/gen/containerd/services/diff/v1/diff.js'
 import { SnapshotsService } from '../../proto/gen/containerd/services/snapshots/v1/snapshots.js'
 import { NetworkService } from '../../proto/gen/purser/network/v1/network.js'
 import { RuntimeService } from '../../proto/gen/purser/runtime/v1/runtime.js'
 import type { Settings } from './config.js'
-import type { SnapshotterCalls } from './effects/ports.js'
+import type { SnapshotterCalls, WriteBlob } from './effects/ports.js'
 import { duplex, pluginClient, pluginSource } from './plugins/clients.js'
 import type { PluginDirectory } from './plugins/directory.js'
 
@@ -42,7 +46,20 @@ export function pluginCalls(directory: PluginDirectory) {
     snapshotters.set(name, known)
     return known
   }
+  const writeBlob: WriteBlob = async (namespace, digest, data) => {
+    const stream = duplex(await contentSource(), ContentService.write, { namespace })
+    const all = { ref: `blob-${digest}`, total: BigInt(data.length), expected: digest, offset: 0n, data }
+    try {
+      stream.write(WriteContentRequest.create({ action: WriteAction.COMMIT, ...all }))
+      stream.end()
+      for await (const _ of stream);
+    } catch (error) {
+      const failure = toStatusError(error)
+      if (failure.code !== Code.ALREADY_EXISTS) throw failure
+    }
+  }
   return {
+    writeBlob,
     runtime: pluginClient(pluginSource(directory, 'runtime', 'v2'), RuntimeService),
     network: pluginClient(pluginSource(directory, 'network', 'cni'), NetworkService),
     content: pluginClient(contentSource, ContentService),

@@ -7,6 +7,7 @@ import type { Logger } from 'pino'
 import { type Api, openApi } from './api/server.js'
 import type { UpgradeDeps } from './api/upgrade.js'
 import { registrySocket } from './bundledHost.js'
+import { openCheckpointFiles } from './checkpointFiles.js'
 import { systemClock } from './clock.js'
 import type { Settings } from './config.js'
 import { openCore } from './core.js'
@@ -144,6 +145,7 @@ async function open(settings: Settings, { host, log, upgrade, succession }: Supe
       clock,
       log,
       calls,
+      checkpointFiles: await openCheckpointFiles(state, store.world),
       observe: metrics.phase,
     }),
     core => core.close(),

@@ -89,6 +89,9 @@ export class Supervisor {
       network: host.network,
       content: host.content,
       snapshotter: () => host.snapshotter,
+      // Nothing is checkpointed here.
+      differ: { diff: nobodyReads, apply: nobodyReads },
+      writeBlob: nobodyReads,
     }
     const core = await openCore({
       store,
@@ -96,6 +99,7 @@ export class Supervisor {
       clock,
       log,
       calls,
+      checkpointFiles: { make: nobodyReads, remove: async () => {} },
       observe: () => {},
     })
     const relay = startRelay({

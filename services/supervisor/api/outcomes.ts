@@ -13,7 +13,7 @@ import { TasksService } from '../../../proto/gen/containerd/services/tasks/v1/ta
 import type { DomainEvent } from '../domain/decision.js'
 import { execStream, leaseStream, snapshotStream, taskStream } from '../domain/streams.js'
 import { formatNanos } from '../domain/time.js'
-import { timestampToProto } from '../state/convert.js'
+import { descriptorToProto, timestampToProto } from '../state/convert.js'
 import type { Told } from '../state/store.js'
 import { exitToProto } from './exit.js'
 
@@ -132,6 +132,10 @@ const outcomes = new Map<string, Outcome>([
   facts(TasksService.resume, ofTask, ({ event }) => {
     if (event.type === 'TaskResumed') return {}
     return event.type === 'TaskResumeFailed' || event.type === 'TaskExited' ? 'undone' : undefined
+  }),
+  facts(TasksService.checkpoint, ofTask, ({ event }) => {
+    if (event.type === 'TaskCheckpointed') return { descriptors: event.descriptors.map(descriptorToProto) }
+    return event.type === 'TaskCheckpointFailed' ? 'undone' : undefined
   }),
   itself(TasksService.update, {}),
 ])

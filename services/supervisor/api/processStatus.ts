@@ -12,6 +12,9 @@ export const statusOfTask: Record<TaskState, Status> = {
   pausing: Status.PAUSING,
   paused: Status.PAUSED,
   resuming: Status.PAUSED,
+  checkpointing: Status.RUNNING,
+  checkpointingPaused: Status.PAUSED,
+  checkpointingStopped: Status.STOPPED,
   stopped: Status.STOPPED,
   deleting: Status.STOPPED,
 }

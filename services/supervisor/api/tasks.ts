@@ -1,5 +1,5 @@
 // containerd.services.tasks.v1.Tasks: lifecycles by command, states from the fold, the rest from the runtime.
-import { Code, notFound, StatusError, unimplemented } from '../../../plugins/kit/errors.js'
+import { Code, notFound, StatusError } from '../../../plugins/kit/errors.js'
 import { type CallContext, type Served, unary } from '../../../plugins/kit/serve.js'
 import type { TasksServer } from '../../../proto/gen/containerd/services/tasks/v1/tasks.js'
 import type { Metric } from '../../../proto/gen/containerd/types/metrics.js'
@@ -19,9 +19,10 @@ import type { Exit } from '../domain/values.js'
 import { answered, openIntent } from '../effects/answers.js'
 import type { RuntimeCalls } from '../effects/ports.js'
 import type { Runner } from '../runner.js'
-import { mountFromProto, smallFromAny } from '../state/convert.js'
+import { descriptorToProto, mountFromProto, smallFromAny } from '../state/convert.js'
 import type { Store } from '../state/store.js'
 import { type ApiCall, filtersOf, insist, namespacedCall } from './call.js'
+import { checkParent, checkpointOf, imagePathOf } from './checkpoints.js'
 import { exitToProto } from './exit.js'
 import { statusOfExec, statusOfTask } from './processStatus.js'
 
@@ -74,7 +75,6 @@ export function tasksService({ runner, store, runtime, clock, isUnresponsive }: 
       await settled(call, context, containerId)
       const record = here(call).container(containerId).facts.record
       if (!record) throw notFound(`container "${containerId}" in namespace "${call.namespace}"`)
-      if (request.checkpoint) throw unimplemented('restoring a task from a checkpoint')
       const event: TaskCreateRequested = {
         type: 'TaskCreateRequested',
         containerId,
@@ -82,7 +82,7 @@ export function tasksService({ runner, store, runtime, clock, isUnresponsive }: 
         stdio: stdioOf(request),
         rootfs: request.rootfs.map(mountFromProto),
         options: request.options ? smallFromAny(request.options) : record.runtime.options,
-        checkpoint: '',
+        checkpoint: checkpointOf(request, here(call).blobs),
       }
       await runner.complete(call.cause, containerStream(call.namespace, containerId), world => {
         const now = world.namespace(call.namespace)
@@ -97,7 +97,8 @@ export function tasksService({ runner, store, runtime, clock, isUnresponsive }: 
       if (execId === '') {
         const { pid } = taskOf(call, containerId).facts
         await step(call, { type: 'TaskStartRequested', containerId })
-        return { pid }
+        // One that is restored has a process only now.
+        return { pid: pid || here(call).task(containerId).facts.pid }
       }
       execOf(call, containerId, execId)
       // Its record may be gone before the answer, when it ends at once and is deleted by another client.
@@ -213,9 +214,22 @@ export function tasksService({ runner, store, runtime, clock, isUnresponsive }: 
       return runtime.pids({ namespace: call.namespace, id: containerId })
     }),
 
-    checkpoint: unary(async ({ containerId }, context) => {
-      taskOf(namespacedCall(context, 'Tasks/Checkpoint'), containerId)
-      throw unimplemented('checkpointing a task')
+    checkpoint: unary(async ({ containerId, parentCheckpoint, options }, context) => {
+      const call = namespacedCall(context, 'Tasks/Checkpoint')
+      const { namespace, lease = null } = call
+      await settled(call, context, containerId)
+      taskOf(call, containerId)
+      if (lease !== null && !here(call).leases.has(lease)) throw notFound(`lease "${lease}"`)
+      checkParent(parentCheckpoint, here(call).blobs)
+      const imagePath = imagePathOf(options)
+      const made = remember(store, taskStream(namespace, containerId), descriptorsOf)
+      try {
+        const small = options ? smallFromAny(options) : null
+        await step(call, { type: 'TaskCheckpointRequested', containerId, options: small, imagePath, lease })
+        return { descriptors: (made.last() ?? []).map(descriptorToProto) }
+      } finally {
+        made.stop()
+      }
     }),
 
     update: unary(async ({ containerId, resources, annotations }, context) => {
@@ -265,7 +279,10 @@ export function tasksService({ runner, store, runtime, clock, isUnresponsive }: 
   }
 }
 
-const hasMetrics = (state: TaskState) => ['created', 'running', 'pausing', 'paused', 'resuming'].includes(state)
+const hasMetrics = (state: TaskState) => withMetrics.has(state)
+const withMetrics = new Set<TaskState>([
+  ...(['created', 'running', 'pausing', 'paused', 'resuming', 'checkpointing', 'checkpointingPaused'] as const),
+])
 
 /** A task that does not answer (it may be ending, or its shim hangs) is left out, as containerd does. */
 async function collectMetrics(
@@ -318,6 +335,7 @@ function remember<T>(store: Store, stream: string, read: (event: DomainEvent) =>
 }
 
 const exitOf = (event: DomainEvent) => ('exit' in event ? event.exit : undefined)
+const descriptorsOf = (event: DomainEvent) => (event.type === 'TaskCheckpointed' ? event.descriptors : undefined)
 const pidOfStart = (event: DomainEvent) => (event.type === 'ExecStarted' ? event.pid : undefined)
 
 /** As containerd answers: the container's id is in `id`, and `container_id` is empty. */

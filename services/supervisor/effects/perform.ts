@@ -2,6 +2,7 @@
 import { Lanes } from '../../../plugins/kit/lanes.js'
 import type { Intent, Perform } from '../runner.js'
 import type { Blobs } from './blobs.js'
+import type { Checkpoints } from './checkpoints.js'
 import type { Execs } from './execs.js'
 import type { Networks } from './networks.js'
 import type { Snapshots } from './snapshots.js'
@@ -9,6 +10,7 @@ import type { Tasks } from './tasks.js'
 
 export interface Managers {
   tasks: Tasks
+  checkpoints: Checkpoints
   execs: Execs
   networks: Networks
   snapshots: Snapshots
@@ -63,7 +65,7 @@ export function performer(managers: Managers, busy: Busy, recovering: Recovering
   }
 }
 
-function workFor({ tasks, execs, networks, snapshots, blobs }: Managers, intent: Intent) {
+function workFor({ tasks, checkpoints, execs, networks, snapshots, blobs }: Managers, intent: Intent) {
   const { event } = intent
   switch (event.type) {
     case 'TaskCreateRequested':
@@ -76,6 +78,8 @@ function workFor({ tasks, execs, networks, snapshots, blobs }: Managers, intent:
       return () => tasks.pause(intent, event)
     case 'TaskResumeRequested':
       return () => tasks.resume(intent, event)
+    case 'TaskCheckpointRequested':
+      return () => checkpoints.take(intent, event)
     case 'TaskDeleteRequested':
       return () => tasks.delete(intent, event)
     case 'ExecRequested':

@@ -13,6 +13,15 @@ export type NetworkCalls = Calls<typeof NetworkService>
 export type SnapshotterCalls = Calls<typeof SnapshotsService>
 export type ContentCalls = Calls<typeof ContentService>
 export type DiffCalls = Calls<typeof DiffService>
+/** Writes a small blob to the content store; one that is there already is as good. */
+export type WriteBlob = (namespace: string, digest: string, bytes: Buffer) => Promise<void>
+
+/** Where the image of a checkpoint lies while it is written or read: a directory for each task, gone after a while. */
+export interface CheckpointFiles {
+  /** An empty one. */
+  make(namespace: string, id: string): Promise<string>
+  remove(namespace: string, id: string): Promise<void>
+}
 
 /** Reads heavy bytes back from where the journal holds them. */
 export type ReadHeavy = (heavy: HeavyAny) => Promise<Any>

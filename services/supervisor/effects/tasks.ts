@@ -20,6 +20,7 @@ import type { Intent, Runner } from '../runner.js'
 import { anyFromSmall, exitFromProto, mountToProto } from '../state/convert.js'
 import type { Store } from '../state/store.js'
 import { type AskAgain, settle } from './answers.js'
+import type { Checkpoints } from './checkpoints.js'
 import type { Networks } from './networks.js'
 import type { ReadHeavy, RuntimeCalls } from './ports.js'
 import { answerTo, messageOf } from './supervisor.js'
@@ -31,12 +32,20 @@ const createDeadlineMs = 120_000
 export const startDeadlineMs = 90_000
 const deleteDeadlineMs = 60_000
 
+interface Prepared {
+  spec: Any
+  netnsPath: string
+  /** Of a checkpoint, '' for a fresh start. */
+  image: string
+}
+
 export class Tasks {
   constructor(
     private readonly runner: Runner,
     private readonly store: Store,
     private readonly runtime: RuntimeCalls,
     private readonly networks: Networks,
+    private readonly checkpoints: Pick<Checkpoints, 'unpack' | 'discard'>,
     private readonly readHeavy: ReadHeavy,
     private readonly log: Logger,
     private readonly observe: PhaseObserver,
@@ -48,10 +57,11 @@ export class Tasks {
     const { namespace } = intent
     const { containerId: id, stdio, rootfs, checkpoint } = event
     const failed = async (reason: string) => {
+      if (isDigest(checkpoint)) await this.checkpoints.discard(namespace, id)
       await this.networks.detachIfAttached(intent, id)
       await this.answer(intent, { type: 'TaskCreateFailed', containerId: id, reason })
     }
-    const prepared = await this.prepare(intent, id, failed)
+    const prepared = await this.prepare(intent, event, failed)
     await this.settle({
       call: () => this.timed('create', () => this.createProcess(namespace, event, prepared)),
       succeeded: ({ pid, bundle, adjustments }) => {
@@ -70,7 +80,10 @@ export class Tasks {
     await this.settle({
       call: () => this.timed('start', () => this.runtime.start(request, { deadlineMs: startDeadlineMs })),
       // Its exit may have been told first; the start was then recorded with it.
-      succeeded: ({ pid }) => this.attempt(intent, { type: 'TaskStarted', containerId: id, pid }),
+      succeeded: async ({ pid }) => {
+        await this.attempt(intent, { type: 'TaskStarted', containerId: id, pid })
+        await this.checkpoints.discard(intent.namespace, id)
+      },
       failed: reason => this.attempt(intent, { type: 'TaskStartFailed', containerId: id, reason }),
     })
   }
@@ -101,6 +114,7 @@ export class Tasks {
     await this.settle({
       call: () => this.timed('delete', () => this.deleteProcess(namespace, id)),
       succeeded: async ended => {
+        await this.checkpoints.discard(namespace, id)
         await this.networks.detachIfAttached(intent, id)
         await this.runner.run(answerTo(intent), containerStream(namespace, id), world => {
           const here = world.namespace(namespace)
@@ -120,13 +134,14 @@ export class Tasks {
   /** What the process is made of. The runtime has not been asked yet: any failure is one for sure. */
   private async prepare(
     intent: Intent,
-    id: string,
+    { containerId: id, checkpoint }: TaskCreateRequested,
     failed: (reason: string) => Promise<void>,
-  ): Promise<{ spec: Any; netnsPath: string }> {
+  ): Promise<Prepared> {
     try {
       const spec = await this.specOf(intent.namespace, id)
+      const image = isDigest(checkpoint) ? await this.checkpoints.unpack(intent.namespace, id, checkpoint) : checkpoint
       const netnsPath = await this.timed('network', () => this.networks.attachIfAsked(intent, id))
-      return { spec, netnsPath }
+      return { spec, netnsPath, image }
     } catch (error) {
       await failed(messageOf(error)).catch(() => this.askAgain('runtime'))
       throw error
@@ -144,12 +159,8 @@ export class Tasks {
     }
   }
 
-  private createProcess(
-    namespace: string,
-    event: TaskCreateRequested,
-    { spec, netnsPath }: { spec: Any; netnsPath: string },
-  ) {
-    const { containerId: id, stdio, runtime, checkpoint } = event
+  private createProcess(namespace: string, event: TaskCreateRequested, { spec, netnsPath, image }: Prepared) {
+    const { containerId: id, stdio, runtime } = event
     return this.runtime.create(
       {
         namespace,
@@ -161,7 +172,7 @@ export class Tasks {
         stdout: stdio.stdout,
         stderr: stdio.stderr,
         terminal: stdio.terminal,
-        checkpoint,
+        checkpoint: image,
         options: event.options ? anyFromSmall(event.options) : undefined,
         netnsPath,
       },
@@ -198,3 +209,5 @@ export class Tasks {
     return result
   }
 }
+
+const isDigest = (checkpoint: string): boolean => checkpoint !== '' && !checkpoint.startsWith('/')

@@ -132,6 +132,12 @@ function taskSubject(event: Told['event']): Subject | undefined {
       const { containerId } = event
       return { topic: '/tasks/paused', id: containerId, payload: payloads.TaskPaused.of({ containerId }) }
     }
+    case 'TaskCheckpointed': {
+      const { containerId, imagePath, descriptors } = event
+      const checkpoint = descriptors[0]?.digest ?? imagePath
+      const payload = payloads.TaskCheckpointed.of({ containerId, checkpoint })
+      return { topic: '/tasks/checkpointed', id: containerId, payload }
+    }
     case 'TaskResumed': {
       const { containerId } = event
       return { topic: '/tasks/resumed', id: containerId, payload: payloads.TaskResumed.of({ containerId }) }

@@ -1,35 +1,18 @@
 // Shims of other makes and versions than the runc shim of this machine.
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { status } from '@grpc/grpc-js'
-import { build } from 'esbuild'
 import t from 'tap'
 import { Status } from '../../../proto/gen/containerd/v1/types/task.js'
 import { Liveness } from '../../../proto/gen/purser/runtime/v1/runtime.js'
 import { alive } from '../../harness/process.js'
 import { RuntimeHost } from './host.js'
+import { compileStandIn } from './standIn.js'
 
 /** Where packages are looked for, so below the project. */
 const bin = t.testdir({})
 
-const program = join(bin, 'shim.mjs')
-await build({
-  entryPoints: [fileURLToPath(new URL('./shim-v3.ts', import.meta.url))],
-  outfile: program,
-  bundle: true,
-  platform: 'node',
-  format: 'esm',
-  packages: 'external',
-  logLevel: 'error',
-})
-
-/** The binary of a shim that announces this version. */
-function shimThatSays(version: number): string {
-  const path = join(bin, `containerd-shim-says${version}-v1`)
-  writeFileSync(path, `#!/bin/sh\nexec "${process.execPath}" "${program}" ${version} "$@"\n`, { mode: 0o755 })
-  return path
-}
+const shimThatSays = await compileStandIn(bin)
 
 for (const [title, version] of [
   ['a shim of version 3 is served by its own API', 3],

@@ -38,6 +38,9 @@ t.test('a task moves as the table says, and in no other way', async t => {
       pausing: [...running, task.TaskPauseRequested],
       paused: [...running, task.TaskPauseRequested, task.TaskPaused],
       resuming: [...running, task.TaskPauseRequested, task.TaskPaused, task.TaskResumeRequested],
+      checkpointing: [...running, task.TaskCheckpointRequested],
+      checkpointingPaused: [...running, task.TaskPauseRequested, task.TaskPaused, task.TaskCheckpointRequested],
+      checkpointingStopped: [...running, task.TaskCheckpointRequested, TaskExited],
       stopped: [...running, TaskExited],
       deleting: [...running, TaskExited, TaskDeleteRequested],
     },
@@ -121,7 +124,9 @@ t.test('what waits for an answer from outside is known by its machine', async t 
     machine: { awaitsAnswer(state: State): boolean },
     transitions: { readonly [Name in State]: unknown },
   ) => (Object.keys(transitions) as State[]).filter(state => machine.awaitsAnswer(state))
-  t.same(waiting(taskMachine, taskTransitions), ['creating', 'starting', 'pausing', 'resuming', 'deleting'])
+  const asked = ['creating', 'starting', 'pausing', 'resuming', 'deleting']
+  const written = ['checkpointing', 'checkpointingPaused', 'checkpointingStopped']
+  t.same(waiting(taskMachine, taskTransitions).sort(), [...asked, ...written].sort())
   t.same(waiting(execMachine, execTransitions), ['adding', 'starting', 'deleting'])
   t.ok(networkMachine.awaitsAnswer('attaching') && networkMachine.awaitsAnswer('detaching'))
   t.ok(networkMachine.awaitsAnswer('stranded'), 'what could not be detached is tried again')

@@ -27,6 +27,7 @@ export const taskTransitions: Transitions<TaskState, (TaskEvent | ExecAdmitted)[
     TaskResourcesUpdated: 'running',
     TaskOutOfMemory: 'running',
     TaskPauseRequested: 'pausing',
+    TaskCheckpointRequested: 'checkpointing',
     TaskExited: 'stopped',
   },
   pausing: {
@@ -38,6 +39,7 @@ export const taskTransitions: Transitions<TaskState, (TaskEvent | ExecAdmitted)[
   },
   paused: {
     TaskResumeRequested: 'resuming',
+    TaskCheckpointRequested: 'checkpointingPaused',
     TaskSignalled: 'paused',
     TaskResourcesUpdated: 'paused',
     TaskOutOfMemory: 'paused',
@@ -49,6 +51,25 @@ export const taskTransitions: Transitions<TaskState, (TaskEvent | ExecAdmitted)[
     TaskSignalled: 'resuming',
     TaskOutOfMemory: 'resuming',
     TaskExited: 'stopped',
+  },
+  checkpointing: {
+    TaskCheckpointed: 'running',
+    TaskCheckpointFailed: 'running',
+    TaskSignalled: 'checkpointing',
+    TaskOutOfMemory: 'checkpointing',
+    TaskExited: 'checkpointingStopped',
+  },
+  checkpointingPaused: {
+    TaskCheckpointed: 'paused',
+    TaskCheckpointFailed: 'paused',
+    TaskSignalled: 'checkpointingPaused',
+    TaskOutOfMemory: 'checkpointingPaused',
+    TaskExited: 'checkpointingStopped',
+  },
+  checkpointingStopped: {
+    TaskCheckpointed: 'stopped',
+    TaskCheckpointFailed: 'stopped',
+    TaskOutOfMemory: 'checkpointingStopped',
   },
   stopped: { TaskDeleteRequested: 'deleting', TaskOutOfMemory: 'stopped' },
   deleting: { TaskDeleted: 'absent', TaskDeleteFailed: 'stopped', TaskExited: 'deleting' },

@@ -112,7 +112,15 @@ async function world(
   const layers = snapshotter(files, around)
   const core = await openCore({
     ...{ store, journal, log, clock: systemClock(), observe: () => {} },
-    calls: { runtime, network, content: calls({}), snapshotter: () => layers },
+    calls: {
+      runtime,
+      network,
+      content: calls({}),
+      differ: calls({}),
+      writeBlob: async () => {},
+      snapshotter: () => layers,
+    },
+    checkpointFiles: { make: async () => '/c', remove: async () => {} },
   })
   t.teardown(() => core.close())
   const lane = containerStream(ns, id)

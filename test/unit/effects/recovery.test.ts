@@ -48,7 +48,16 @@ t.test('a start that nobody recorded comes before the exit that was found', t =>
 })
 
 t.test('nothing that runs is destroyed unless the journal never promised it', t => {
-  const promised: TaskState[] = ['created', 'starting', 'running', 'pausing', 'paused', 'resuming', 'stopped']
+  const promised: TaskState[] = [
+    'created',
+    'starting',
+    'running',
+    'pausing',
+    'paused',
+    'resuming',
+    'checkpointing',
+    'stopped',
+  ]
   for (const journal of promised) {
     for (const reality of realities) {
       t.not(actionFor(journal, reality), 'destroy')
@@ -81,6 +90,9 @@ function decide(action: Action, task: Task) {
       return step({ type: 'TaskResumed', containerId })
     case 'fail-resume':
       return step({ type: 'TaskResumeFailed', containerId, reason })
+    case 'thaw':
+    case 'fail-checkpoint':
+      return step({ type: 'TaskCheckpointFailed', containerId, reason })
     case 'record-exit':
     case 'record-lost':
       return recordExit('default', containerId, task, { pid: 7, exit })
@@ -104,6 +116,8 @@ function taskIn(state: TaskState): Task {
   const pausing: TaskEvent[] = [...running, { type: 'TaskPauseRequested', containerId }]
   const paused: TaskEvent[] = [...pausing, { type: 'TaskPaused', containerId }]
   const resuming: TaskEvent[] = [...paused, { type: 'TaskResumeRequested', containerId }]
+  const asked: TaskEvent = { type: 'TaskCheckpointRequested', containerId, options: null, imagePath: '', lease: null }
+  const ended: TaskEvent = { type: 'TaskExited', containerId, pid: 7, exit }
   const stopped: TaskEvent[] = [...running, { type: 'TaskExited', containerId, pid: 7, exit }]
   const deleting: TaskEvent[] = [...stopped, { type: 'TaskDeleteRequested', containerId }]
   const paths = {
@@ -115,6 +129,9 @@ function taskIn(state: TaskState): Task {
     pausing,
     paused,
     resuming,
+    checkpointing: [...running, asked],
+    checkpointingPaused: [...paused, asked],
+    checkpointingStopped: [...running, asked, ended],
     stopped,
     deleting,
   }

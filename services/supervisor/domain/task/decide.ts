@@ -21,6 +21,7 @@ const verbs: Partial<Record<TaskEvent['type'], string>> = {
   TaskPauseRequested: 'pause',
   TaskResumeRequested: 'resume',
   TaskResourcesUpdated: 'update',
+  TaskCheckpointRequested: 'checkpoint',
   TaskDeleteRequested: 'delete',
 }
 

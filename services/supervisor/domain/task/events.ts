@@ -1,5 +1,5 @@
 // The facts in the life of a task, the init process of a container.
-import type { Exit, Mount, SmallAny, Stdio } from '../values.js'
+import type { Descriptor, Exit, Mount, SmallAny, Stdio } from '../values.js'
 
 interface OfTask {
   containerId: string
@@ -11,6 +11,7 @@ export interface TaskCreateRequested extends OfTask {
   stdio: Stdio
   rootfs: readonly Mount[]
   options: SmallAny | null
+  /** The digest of content to restore from, or a directory of the client's; '' for a fresh start. */
   checkpoint: string
 }
 export interface TaskCreated extends OfTask {
@@ -67,6 +68,25 @@ export interface TaskResumeFailed extends OfTask {
 export interface TaskResourcesUpdated extends OfTask {
   type: 'TaskResourcesUpdated'
 }
+/** Its memory and processes are about to be written out. */
+export interface TaskCheckpointRequested extends OfTask {
+  type: 'TaskCheckpointRequested'
+  options: SmallAny | null
+  /** The client's own directory; '' for content. */
+  imagePath: string
+  /** The lease that the content is added to, if it is still there then. */
+  lease: string | null
+}
+export interface TaskCheckpointed extends OfTask {
+  type: 'TaskCheckpointed'
+  imagePath: string
+  /** Image and config, unless the client has them in a directory of its own. */
+  descriptors: readonly Descriptor[]
+}
+export interface TaskCheckpointFailed extends OfTask {
+  type: 'TaskCheckpointFailed'
+  reason: string
+}
 export interface TaskOutOfMemory extends OfTask {
   type: 'TaskOutOfMemory'
 }
@@ -103,6 +123,9 @@ export type TaskEvent =
   | TaskResumed
   | TaskResumeFailed
   | TaskResourcesUpdated
+  | TaskCheckpointRequested
+  | TaskCheckpointed
+  | TaskCheckpointFailed
   | TaskOutOfMemory
   | TaskExited
   | TaskDeleteRequested
@@ -114,7 +137,7 @@ export interface TaskFacts {
   runtime: string
   stdio: Stdio
   bundle: string
-  /** 0 before it is created. */
+  /** 0 before it is created; of one that is restored, before it is started. */
   pid: number
   /** null while it lives. */
   exit: Exit | null
@@ -130,6 +153,9 @@ export type TaskState =
   | 'pausing'
   | 'paused'
   | 'resuming'
+  | 'checkpointing'
+  | 'checkpointingPaused'
+  | 'checkpointingStopped'
   | 'stopped'
   | 'deleting'
 

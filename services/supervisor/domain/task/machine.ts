@@ -26,6 +26,8 @@ const machine = setup({
     rememberProcess: assign(({ event }) =>
       event.type === 'TaskCreated' ? { pid: event.pid, bundle: event.bundle } : {},
     ),
+    // One that is restored has a process from its start on only.
+    rememberStart: assign(({ event }) => (event.type === 'TaskStarted' && event.pid !== 0 ? { pid: event.pid } : {})),
     rememberExit: assign(({ event }) => (event.type === 'TaskExited' ? { exit: event.exit } : {})),
     rememberOutOfMemory: assign({ outOfMemory: true }),
     forget: assign(() => nothing),
@@ -60,7 +62,7 @@ const machine = setup({
     starting: {
       tags: intent,
       on: {
-        TaskStarted: 'running',
+        TaskStarted: { target: 'running', actions: 'rememberStart' },
         TaskStartFailed: 'created',
         TaskSignalled: { actions: 'admit' },
         TaskOutOfMemory: { actions: 'rememberOutOfMemory' },
@@ -72,6 +74,7 @@ const machine = setup({
         TaskSignalled: { actions: 'admit' },
         TaskResourcesUpdated: { actions: 'admit' },
         TaskPauseRequested: 'pausing',
+        TaskCheckpointRequested: 'checkpointing',
         TaskOutOfMemory: { actions: 'rememberOutOfMemory' },
         TaskExited: { target: 'stopped', actions: 'rememberExit' },
       },
@@ -89,6 +92,7 @@ const machine = setup({
     paused: {
       on: {
         TaskResumeRequested: 'resuming',
+        TaskCheckpointRequested: 'checkpointingPaused',
         TaskSignalled: { actions: 'admit' },
         TaskResourcesUpdated: { actions: 'admit' },
         TaskOutOfMemory: { actions: 'rememberOutOfMemory' },
@@ -103,6 +107,35 @@ const machine = setup({
         TaskSignalled: { actions: 'admit' },
         TaskOutOfMemory: { actions: 'rememberOutOfMemory' },
         TaskExited: { target: 'stopped', actions: 'rememberExit' },
+      },
+    },
+    checkpointing: {
+      tags: intent,
+      on: {
+        TaskCheckpointed: 'running',
+        TaskCheckpointFailed: 'running',
+        TaskSignalled: { actions: 'admit' },
+        TaskOutOfMemory: { actions: 'rememberOutOfMemory' },
+        // A checkpoint that is to end it does so before it is answered; it cannot be deleted until then.
+        TaskExited: { target: 'checkpointingStopped', actions: 'rememberExit' },
+      },
+    },
+    checkpointingPaused: {
+      tags: intent,
+      on: {
+        TaskCheckpointed: 'paused',
+        TaskCheckpointFailed: 'paused',
+        TaskSignalled: { actions: 'admit' },
+        TaskOutOfMemory: { actions: 'rememberOutOfMemory' },
+        TaskExited: { target: 'checkpointingStopped', actions: 'rememberExit' },
+      },
+    },
+    checkpointingStopped: {
+      tags: intent,
+      on: {
+        TaskCheckpointed: 'stopped',
+        TaskCheckpointFailed: 'stopped',
+        TaskOutOfMemory: { actions: 'rememberOutOfMemory' },
       },
     },
     stopped: {

@@ -22,6 +22,9 @@ export const journaled: readonly TaskState[] = [
   'pausing',
   'paused',
   'resuming',
+  'checkpointing',
+  'checkpointingPaused',
+  'checkpointingStopped',
   'stopped',
   'deleting',
 ]
@@ -41,6 +44,9 @@ export type Action =
   | 'fail-pause'
   | 'record-resume'
   | 'fail-resume'
+  | 'fail-checkpoint'
+  /** A checkpoint that was cut short has left it frozen: it is resumed, and the failure recorded. */
+  | 'thaw'
   /** It ended while nobody watched, and the runtime knows how. */
   | 'record-exit'
   /** It ended and nobody knows how: 137, as containerd says of a container whose shim died. */
@@ -55,7 +61,7 @@ export interface Rule {
 
 const living = ['created', 'running', 'paused'] as const
 const gone = ['absent', 'dead'] as const
-const begun = ['running', 'pausing', 'paused', 'resuming'] as const
+const begun = ['running', 'pausing', 'paused', 'resuming', 'checkpointing', 'checkpointingPaused'] as const
 
 export const rules: readonly Rule[] = [
   //  action             the journal says                           the runtime says
@@ -74,6 +80,10 @@ export const rules: readonly Rule[] = [
   rule('adopt', ['paused'], living),
   rule('record-resume', ['resuming'], ['created', 'running']),
   rule('fail-resume', ['resuming'], ['paused']),
+  rule('fail-checkpoint', ['checkpointing'], ['created', 'running']),
+  rule('thaw', ['checkpointing'], ['paused']),
+  rule('fail-checkpoint', ['checkpointingPaused'], living),
+  rule('fail-checkpoint', ['checkpointingStopped'], realities),
   rule('adopt', ['stopped'], [...gone, ...living, 'stopped']),
   rule('delete-again', ['deleting'], realities),
 ]

@@ -165,6 +165,11 @@ export class TaskRecovery {
         return this.step(place, { type: 'TaskResumed', containerId })
       case 'fail-resume':
         return this.step(place, { type: 'TaskResumeFailed', containerId, reason: 'the answer was lost' })
+      case 'thaw':
+        await this.runtime.resume({ namespace: place.namespace, id: containerId }, { deadlineMs: taskDeadlineMs })
+        return this.step(place, { type: 'TaskCheckpointFailed', containerId, reason: 'the answer was lost' })
+      case 'fail-checkpoint':
+        return this.step(place, { type: 'TaskCheckpointFailed', containerId, reason: 'the answer was lost' })
       case 'record-exit':
         return this.exit(place, exitFromProto(init?.exitStatus ?? killed, init?.exitedAt))
       case 'record-lost':

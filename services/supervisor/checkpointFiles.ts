@@ -1,0 +1,34 @@
+// Directories for images of checkpoints, below --state. Those that a crash left are removed at the next start.
+import { mkdir, readdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { CheckpointFiles } from './effects/ports.js'
+import type { World } from './state/world.js'
+
+export async function openCheckpointFiles(state: string, world: World): Promise<CheckpointFiles> {
+  const root = join(state, 'checkpoints')
+  const directory = (namespace: string, id: string) => join(root, namespace, id)
+  const remove = (namespace: string, id: string) => rm(directory(namespace, id), { recursive: true, force: true })
+  for (const namespace of await names(root))
+    for (const id of await names(join(root, namespace))) if (!isRead(world, namespace, id)) await remove(namespace, id)
+  return {
+    async make(namespace, id) {
+      await remove(namespace, id)
+      await mkdir(directory(namespace, id), { recursive: true, mode: 0o700 })
+      return directory(namespace, id)
+    },
+    remove,
+  }
+}
+
+/** A task that is restored reads its image when it is started. */
+const isRead = (world: World, namespace: string, id: string): boolean =>
+  ['created', 'starting'].includes(world.namespace(namespace).task(id).state)
+
+async function names(directory: string): Promise<string[]> {
+  try {
+    return await readdir(directory)
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return []
+    throw error
+  }
+}
