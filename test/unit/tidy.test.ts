@@ -56,6 +56,7 @@ const rules: readonly Rule[] = [
   { room: `${supervisor}/feed/`, may: folded },
   ...core.map(room => ({ room, may: decided })),
   { room: `${supervisor}/effects/`, may: decided },
+  { room: `${supervisor}/transfer/`, may: [...decided, `${supervisor}/effects/`] },
   { room: `${supervisor}/plugins/`, may: [...shared, ...core, `${supervisor}/domain/`, `${supervisor}/journal/`] },
   { room: `${supervisor}/relay/`, may: [...folded, `${supervisor}/config.ts`] },
   {
@@ -72,9 +73,16 @@ const rules: readonly Rule[] = [
     room: `${supervisor}/api/`,
     may: [
       ...decided,
-      ...['effects/', 'feed/', 'plugins/', 'pluginCalls.ts', 'retention.ts', 'version.ts', 'config.ts'].map(
-        name => `${supervisor}/${name}`,
-      ),
+      ...[
+        'effects/',
+        'feed/',
+        'plugins/',
+        'transfer/',
+        'pluginCalls.ts',
+        'retention.ts',
+        'version.ts',
+        'config.ts',
+      ].map(name => `${supervisor}/${name}`),
     ],
   },
   // What puts the rooms together.

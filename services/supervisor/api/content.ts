@@ -6,15 +6,12 @@ import type {
   Info,
   ListContentResponse,
 } from '../../../proto/gen/containerd/services/content/v1/content.js'
-import { commitContent, deleteContent, updateContent } from '../domain/content/decide.js'
-import { isRefusal, refuse } from '../domain/decision.js'
+import { deleteContent, updateContent } from '../domain/content/decide.js'
 import { labelField } from '../domain/filter.js'
-import { addLeaseResource, withLease } from '../domain/lease/decide.js'
-import { contentStream, leaseStream } from '../domain/streams.js'
+import { contentStream } from '../domain/streams.js'
 import { checkDigest, checkLabels } from '../domain/validate.js'
-import type { Labels } from '../domain/values.js'
 import type { ContentCalls } from '../effects/ports.js'
-import { type Runner, refusalStatus } from '../runner.js'
+import type { Runner } from '../runner.js'
 import { timestampToProto } from '../state/convert.js'
 import type { StoredBlob } from '../state/namespaceState.js'
 import type { Store } from '../state/store.js'
@@ -110,45 +107,6 @@ export function contentService({ runner, store, content, files }: ContentDeps): 
       return content.abort(request, { namespace })
     }),
   }
-}
-
-/**
- * Whether a namespace holds a blob. If so, the call's lease holds it as well from now on, whoever brought it: the client
- * need not send it, and counts on it.
- */
-export async function leaseKnownBlob(
-  { runner, store }: { runner: Runner; store: Store },
-  { namespace, cause, lease }: ApiCall,
-  digest: string,
-): Promise<boolean> {
-  const isKnown = () => store.world.namespace(namespace).blobs.has(digest)
-  if (lease === undefined || !isKnown()) return isKnown()
-  const outcome = await runner.attempt(cause, leaseStream(namespace, lease), world => {
-    const here = world.namespace(namespace)
-    if (!here.blobs.has(digest)) return refuse('not-found', `content ${digest}`)
-    return addLeaseResource(namespace, here.lease(lease), lease, { type: 'content', id: digest })
-  })
-  if (isRefusal(outcome) && isKnown()) throw refusalStatus(outcome)
-  return isKnown()
-}
-
-/** Records that a namespace holds a blob whose bytes are in the store. Holding it already is no failure here. */
-export async function recordBlob(
-  { runner, store }: { runner: Runner; store: Store },
-  call: ApiCall,
-  blob: { digest: string; size: bigint; labels: Labels },
-): Promise<'recorded' | 'known'> {
-  const { namespace, cause, lease } = call
-  const outcome = await runner.attempt(cause, contentStream(namespace, blob.digest), world => {
-    const here = world.namespace(namespace)
-    const held = lease === undefined ? undefined : { id: lease, view: here.lease(lease) }
-    const decision = commitContent(namespace, here.blobs.get(blob.digest), blob)
-    return withLease(decision, namespace, held, { type: 'content', id: blob.digest })
-  })
-  if (!isRefusal(outcome)) return 'recorded'
-  if (outcome.refused === 'already-exists' && (await leaseKnownBlob({ runner, store }, call, blob.digest)))
-    return 'known'
-  throw refusalStatus(outcome)
 }
 
 function infoOf(digest: string, blob: StoredBlob): Info {

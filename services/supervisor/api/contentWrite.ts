@@ -19,12 +19,12 @@ import {
   WriteContentResponse,
 } from '../../../proto/gen/containerd/services/content/v1/content.js'
 import { checkDigest, checkLabels } from '../domain/validate.js'
+import { leaseKnownBlob, recordBlob } from '../effects/blobRecords.js'
 import type { Blobs } from '../effects/blobs.js'
 import type { Runner } from '../runner.js'
 import type { StoredBlob } from '../state/namespaceState.js'
 import type { Store } from '../state/store.js'
 import { type ApiCall, insist, namespacedCall } from './call.js'
-import { leaseKnownBlob, recordBlob } from './content.js'
 
 interface Deps {
   runner: Runner

@@ -3,12 +3,12 @@ import { notFound } from '../../../plugins/kit/errors.js'
 import { unary } from '../../../plugins/kit/serve.js'
 import type { DiffServer } from '../../../proto/gen/containerd/services/diff/v1/diff.js'
 import { checkDigest, checkLabels } from '../domain/validate.js'
+import { recordBlob } from '../effects/blobRecords.js'
 import type { Blobs } from '../effects/blobs.js'
 import type { DiffCalls } from '../effects/ports.js'
 import type { Runner } from '../runner.js'
 import type { Store } from '../state/store.js'
 import { insist, namespacedCall } from './call.js'
-import { recordBlob } from './content.js'
 
 interface Deps {
   runner: Runner

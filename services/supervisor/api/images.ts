@@ -8,9 +8,9 @@ import { type Decision, isRefusal, refuse } from '../domain/decision.js'
 import { type Fields, labelField, present } from '../domain/filter.js'
 import { createImage, deleteImage, updateImage } from '../domain/image/decide.js'
 import type { ImageRecord } from '../domain/image/events.js'
+import { objectionTo } from '../domain/image/validate.js'
 import { withLease } from '../domain/lease/decide.js'
 import { imageStream } from '../domain/streams.js'
-import { checkDigest, checkLabels, checkName, type Objection } from '../domain/validate.js'
 import type { Timestamp } from '../domain/values.js'
 import type { Runner } from '../runner.js'
 import {
@@ -123,19 +123,6 @@ const toProto = ({ record, createdAt, updatedAt }: StoredImage): Image => ({
   createdAt: timestampToProto(createdAt),
   updatedAt: timestampToProto(updatedAt),
 })
-
-function objectionTo({ name, labels, target }: ImageRecord): Objection {
-  const unnamed = checkName('image name', name)
-  if (unnamed) return unnamed
-  const unlabelled = checkLabels(labels)
-  if (unlabelled) return `image.Labels: ${unlabelled}`
-  if (checkDigest(target.digest)) {
-    return `Target.Digest ${JSON.stringify(target.digest.slice(0, 160))} invalid: invalid checksum digest format`
-  }
-  if (BigInt(target.size) <= 0n) return 'Target.Size must be greater than zero'
-  if (target.mediaType === '') return 'Target.MediaType must be set'
-  return undefined
-}
 
 /** The target is replaced as a whole: a size or a digest means nothing without the other. */
 const updatable = (wanted: ImageRecord): Updatable<ImageRecord> => ({

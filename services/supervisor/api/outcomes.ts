@@ -10,6 +10,7 @@ import { LeasesService } from '../../../proto/gen/containerd/services/leases/v1/
 import { NamespacesService } from '../../../proto/gen/containerd/services/namespaces/v1/namespace.js'
 import { SnapshotsService } from '../../../proto/gen/containerd/services/snapshots/v1/snapshots.js'
 import { TasksService } from '../../../proto/gen/containerd/services/tasks/v1/tasks.js'
+import { TransferService } from '../../../proto/gen/containerd/services/transfer/v1/transfer.js'
 import type { DomainEvent } from '../domain/decision.js'
 import { execStream, leaseStream, snapshotStream, taskStream } from '../domain/streams.js'
 import { formatNanos } from '../domain/time.js'
@@ -89,6 +90,7 @@ const outcomes = new Map<string, Outcome>([
   itself(ContentService.delete, {}),
   repetition(DiffService.apply),
   repetition(DiffService.diff),
+  repetition(TransferService.transfer),
 
   itself(EventsService.publish, {}),
   itself(EventsService.forward, {}),

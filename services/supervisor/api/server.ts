@@ -9,7 +9,9 @@ import { messageLimits, raw } from '../../../plugins/kit/serve.js'
 import { ContentService } from '../../../proto/gen/containerd/services/content/v1/content.js'
 import { DiffService } from '../../../proto/gen/containerd/services/diff/v1/diff.js'
 import { SnapshotsService } from '../../../proto/gen/containerd/services/snapshots/v1/snapshots.js'
+import { StreamingService } from '../../../proto/gen/containerd/services/streaming/v1/streaming.js'
 import { TasksService } from '../../../proto/gen/containerd/services/tasks/v1/tasks.js'
+import { TransferService } from '../../../proto/gen/containerd/services/transfer/v1/transfer.js'
 import type { Clock } from '../clock.js'
 import type { Blobs } from '../effects/blobs.js'
 import type { Orphans } from '../effects/recovery/orphans.js'
@@ -22,6 +24,9 @@ import type { Compaction } from '../retention.js'
 import type { Runner } from '../runner.js'
 import type { HeavyParts } from '../state/heavy.js'
 import type { Store } from '../state/store.js'
+import { Streams } from '../transfer/streams.js'
+import { Transfers } from '../transfer/transfers.js'
+import { removeAbandonedLeases } from '../transfer/work.js'
 import { revision, version } from '../version.js'
 import { BlobFiles } from './blobFiles.js'
 import { contentService } from './content.js'
@@ -30,8 +35,10 @@ import { diffService } from './diff.js'
 import type { ObserveCall } from './observe.js'
 import { addServices, type Service } from './services.js'
 import { snapshotsService } from './snapshots.js'
+import { streamingService } from './streaming.js'
 import { tasksService } from './tasks.js'
 import { Traffic } from './traffic.js'
+import { transferService } from './transfer.js'
 import type { UpgradeDeps } from './upgrade.js'
 
 export interface ApiDeps {
@@ -93,7 +100,7 @@ const graceMs = 5_000
 /** While a process gives way, clients wait that long at most: theirs may be a deadline of some seconds. */
 const giveWayMs = 4_000
 /** Calls that may last minutes are waited for before anybody is kept waiting. */
-const longCalls = /^(Content\/Write|Diff\/)/
+const longCalls = /^(Content\/Write|Diff\/|Transfer\/)/
 /** A connection that a client keeps in spite of being asked to come anew. */
 const farewellMs = 3_600_000
 
@@ -113,7 +120,8 @@ export async function openApi(deps: ApiDeps): Promise<Api> {
     traffic,
     files,
   }
-  addServices(server, common, pluginServices(deps, files))
+  addServices(server, common, [...pluginServices(deps, files), ...transferServices(deps, files, stopping.signal)])
+  await removeAbandonedLeases(deps)
   const { takeOver } = deps
   const own = takeOver && (await listen(server, takeOver.path, { mode: 0o600, admit: () => true }))
   await takeOver?.served()
@@ -184,6 +192,20 @@ function pluginServices(deps: ApiDeps, files: BlobFiles): Service[] {
       implementation: snapshotsService({ runner, store, snapshots, checkSnapshotter: calls.checkSnapshotter }),
     },
     { definition: DiffService, implementation: diffService({ runner, store, differ: calls.differ, blobs }) },
+  ]
+}
+
+function transferServices(deps: ApiDeps, files: BlobFiles, stopping: AbortSignal): Service[] {
+  const { calls } = deps
+  const { content, differ, openWrite, checkSnapshotter } = calls
+  async function* readBlob(digest: string, total: bigint, signal: AbortSignal): AsyncGenerator<Buffer> {
+    for await (const { data } of files.read({ digest, total, offset: 0n, size: 0n }, signal)) yield data
+  }
+  const streams = new Streams()
+  const transfers = new Transfers({ ...deps, content, differ, openWrite, checkSnapshotter, readBlob })
+  return [
+    { definition: StreamingService, implementation: streamingService({ streams, stopping }) },
+    { definition: TransferService, implementation: transferService({ streams, transfers }) },
   ]
 }
 

@@ -35,7 +35,7 @@ type StreamCall = Parameters<ServerStreamHandler>[0]
 const lasting: ReadonlySet<string> = new Set([TasksService.wait.path])
 const resumed: ReadonlySet<string> = new Set([EventsService.subscribe.path])
 const endless = (path: string): boolean =>
-  /\/(Subscribe|Watch\w*|ServerReflectionInfo)$/.test(path) || path === UpgradeService.run.path
+  /\/(Subscribe|Watch\w*|ServerReflectionInfo|Stream)$/.test(path) || path === UpgradeService.run.path
 
 /** For a successor that has just opened. */
 const answerMs = 10_000
