@@ -1,5 +1,6 @@
 // `ctr tasks` and `ctr containers`: what can be seen of a running container and done to it.
-import { readFileSync } from 'node:fs'
+import { readFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
 import {
   GetRequest,
@@ -217,6 +218,25 @@ t.test('namespaces do not see each other', async t => {
   t.match((await host.ctr('--namespace', 'other', 'containers', 'info', id)).stderr, /not found/)
   t.same(table(await host.ok('--namespace', 'other', 'images', 'ls')), [])
   await host.ok('containers', 'rm', id)
+})
+
+t.test('the snapshotter that a namespace names is the one that clients take', async t => {
+  const id = host.id('defaulted')
+  const there = (...words: string[]) => host.ok('--namespace', 'defaulted', ...words)
+  await host.ok('namespaces', 'create', 'defaulted', 'containerd.io/defaults/snapshotter=native')
+  const archive = join(host.directory, 'exported.tar')
+  await host.ok('images', 'export', archive, image)
+  await there('images', 'import', archive)
+  rmSync(archive)
+  await there('containers', 'create', image, id)
+  t.match(JSON.parse(await there('containers', 'info', id)), { Snapshotter: 'native' })
+  t.match(
+    table(await there('snapshots', '--snapshotter', 'native', 'ls')).map(({ KEY }) => KEY),
+    [id],
+  )
+  await there('containers', 'rm', id)
+  await there('images', 'rm', '--sync', image)
+  await host.ok('namespaces', 'rm', 'defaulted')
 })
 
 t.test('a namespace in use cannot be removed', async t => {

@@ -274,7 +274,7 @@ t.test('the deletion of a task takes its processes with it', async t => {
     .thenRefused(t, 'failed-precondition', /it is running$/)
 })
 
-t.test('a process is added only to a running task, and each id once at a time', async t => {
+t.test('a process is added to a task that is created or runs, and each id once at a time', async t => {
   const command = {
     namespace: ns,
     containerId: 'redis',
@@ -287,10 +287,13 @@ t.test('a process is added only to a running task, and each id once at a time', 
   givenExec().when(add).thenFacts(t, 'ExecRequested')
   givenExec(ExecRequested).when(add).thenRefused(t, 'already-exists', 'exec sh of task redis')
   const notRunning: [string, (typeof running)[number][] | (typeof task)[keyof typeof task][]][] = [
-    ['created', [TaskCreateRequested, TaskCreated]],
+    ['starting', [TaskCreateRequested, TaskCreated, TaskStartRequested]],
     ['pausing', [...running, task.TaskPauseRequested]],
     ['stopped', [...running, TaskExited]],
   ]
+  givenTask(TaskCreateRequested, TaskCreated)
+    .when(current => requestExec(current, execMachine.absent, command))
+    .thenFacts(t, 'ExecRequested')
   for (const [state, history] of notRunning) {
     givenTask(...history)
       .when(current => requestExec(current, execMachine.absent, command))

@@ -9,6 +9,7 @@ export const taskTransitions: Transitions<TaskState, (TaskEvent | ExecAdmitted)[
   absent: { TaskCreateRequested: 'creating' },
   creating: { TaskCreated: 'created', TaskCreateFailed: 'absent' },
   created: {
+    ExecAdmitted: 'created',
     TaskStartRequested: 'starting',
     TaskSignalled: 'created',
     TaskResourcesUpdated: 'created',

@@ -12,7 +12,7 @@ const nothing: TaskFacts = {
   outOfMemory: false,
 }
 
-/** Asked of a running task before a process is added to it; never journaled. */
+/** Asked of a task before a process is added to it; never journaled. */
 export interface ExecAdmitted {
   type: 'ExecAdmitted'
 }
@@ -51,6 +51,8 @@ const machine = setup({
     },
     created: {
       on: {
+        // As in containerd: its namespaces are there, though its own process waits.
+        ExecAdmitted: { actions: 'admit' },
         TaskStartRequested: 'starting',
         TaskSignalled: { actions: 'admit' },
         TaskResourcesUpdated: { actions: 'admit' },
