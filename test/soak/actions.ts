@@ -8,6 +8,7 @@ import { GetRequest, TasksService } from '../../proto/gen/containerd/services/ta
 import { Status } from '../../proto/gen/containerd/v1/types/task.js'
 import { Upload } from '../harness/content.js'
 import { busyboxName, digestOf } from '../harness/image.js'
+import { until } from '../harness/wait.js'
 import type { Chance } from './chance.js'
 import type { Ground } from './ground.js'
 
@@ -99,12 +100,13 @@ function isWhole(ground: Ground, stdout: string): boolean {
 
 async function pauseAndResume(ground: Ground, id: string): Promise<void> {
   await ctr(ground, id, 'tasks', 'pause', id)
-  // Until it is taken: a paused container would wait for ever.
-  for (let time = 0; time < 50; time++) {
+  // Until it is taken, however long the supervisor is away: a paused container would wait for ever.
+  const goesOn = async () => {
     await ctr(ground, id, 'tasks', 'resume', id)
     const status = await statusOf(ground, id)
-    if (status !== undefined && status !== Status.PAUSED && status !== Status.PAUSING) return
+    return status !== undefined && status !== Status.PAUSED && status !== Status.PAUSING
   }
+  await until(`${id} to go on`, goesOn, { timeoutMs: 60_000, intervalMs: 50 })
 }
 
 /** Undefined when nobody answers. */
