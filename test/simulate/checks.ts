@@ -22,6 +22,7 @@ export function unsettled(supervisor: Supervisor, host: Host, broker: Broker, cl
     ...[...clients.underWay.values()].map(call => `a call has not ended: ${call}`),
     ...intents(world),
     ...processes(world, host),
+    ...restarts(world),
     ...attachments(world, host),
     ...layers(world, host),
     ...blobs(world, host),
@@ -65,6 +66,26 @@ function* processes(world: World, { shims }: Host): Generator<string> {
       if (!shims.shims.has(`${namespace}/${id}`) && state !== 'stopped')
         yield `the task ${namespace}/${id} is ${state} without a shim`
   if (shims.untold.size > 0) yield `exits are not acknowledged: ${[...shims.untold.keys()].join(' ')}`
+}
+
+function* restarts(world: World): Generator<string> {
+  for (const [namespace, here] of world.namespaces) {
+    for (const [id, { state }] of here.restarts) {
+      if (state !== 'resting') yield `the restart of ${namespace}/${id} is ${state}`
+      if (!here.containers.has(id)) yield `a restart is left: ${namespace}/${id}`
+    }
+    for (const [id, { lifecycle }] of here.containers) {
+      const labels = lifecycle.facts.record?.labels ?? {}
+      const label = (name: string) => labels[`containerd.io/restart.${name}`] ?? ''
+      const { state } = here.task(id)
+      const keeps =
+        label('policy') === 'always' || (label('policy') === 'unless-stopped' && !label('explicitly-stopped'))
+      if (label('status') === 'running' && keeps && (state === 'stopped' || state === 'absent'))
+        yield `${namespace}/${id} is to be kept running and is ${state}`
+      if (label('status') === 'stopped' && state !== 'stopped' && state !== 'absent')
+        yield `${namespace}/${id} is to be stopped and is ${state}`
+    }
+  }
 }
 
 function* attachments(world: World, host: Host): Generator<string> {

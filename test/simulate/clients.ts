@@ -5,6 +5,7 @@ import { Code, toStatusError } from '../../plugins/kit/errors.js'
 import { Container } from '../../proto/gen/containerd/services/containers/v1/containers.js'
 import { Image } from '../../proto/gen/containerd/services/images/v1/images.js'
 import { CreateTaskRequest, ExecProcessRequest } from '../../proto/gen/containerd/services/tasks/v1/tasks.js'
+import { restartPrefix, statusLabel } from '../../services/supervisor/domain/restart/labels.js'
 import type { NamespaceState } from '../../services/supervisor/state/namespaceState.js'
 import { Chance } from './random.js'
 import type { CallFrom, Supervisor } from './supervisor.js'
@@ -46,6 +47,9 @@ const image = (name: string, digest: string) => {
   const target = { mediaType: 'application/vnd.oci.image.index.v1+json', digest, size: 100n, annotations: {} }
   return Image.create({ name, target })
 }
+/** A collection keeps what bears it. */
+const root = { 'containerd.io/gc.root': 'yes' }
+const explicitly = `${restartPrefix}explicitly-stopped`
 const active = (here: NamespaceState, { key }: Subject) => here.snapshot(snapshotter, key)?.kind === 'active'
 
 const wishes: readonly Wish[] = [
@@ -56,11 +60,17 @@ const wishes: readonly Wish[] = [
     promises: 'ContainerCreated',
     make: (supervisor, client, { id, chance, ...from }) => {
       const labels: Record<string, string> = chance.happens(0.5) ? { 'io.purser/network': 'bridge' } : {}
+      const isKept = chance.happens(0.2)
+      if (isKept) {
+        labels[statusLabel] = 'running'
+        labels[`${restartPrefix}policy`] = chance.pick(['always', 'unless-stopped', 'on-failure:3'])
+      }
       const spec = { typeUrl: 'spec', value: Buffer.alloc(200, id) }
       const container = Container.create({
         id,
         labels,
-        image: 'image',
+        // Of an image that cannot be read such labels would have no effect.
+        image: isKept ? '' : 'image',
         runtime: { name: 'runc', options: undefined },
         spec,
       })
@@ -75,6 +85,23 @@ const wishes: readonly Wish[] = [
     make: (supervisor, client, { id, chance, ...from }) => {
       const container = Container.create({ id, labels: { note: String(chance.below(1000)) } })
       const updateMask = ['labels.note']
+      return supervisor.call(client, supervisor.api.containers.update, { container, updateMask }, from)
+    },
+  },
+  {
+    name: 'keep or stop container',
+    weight: 2,
+    fits: (here, { id }) => here.container(id).facts.record?.labels[statusLabel] !== undefined,
+    promises: 'ContainerUpdated',
+    make: (supervisor, client, { id, chance, ...from }) => {
+      const stopped: Record<string, string> = chance.happens(0.4)
+        ? { [statusLabel]: 'stopped' }
+        : { [explicitly]: 'true' }
+      const labels: Record<string, string> = chance.happens(0.6)
+        ? stopped
+        : { [statusLabel]: 'running', [explicitly]: '' }
+      const updateMask = Object.keys(labels).map(name => `labels.${name}`)
+      const container = Container.create({ id, labels })
       return supervisor.call(client, supervisor.api.containers.update, { container, updateMask }, from)
     },
   },
@@ -186,7 +213,7 @@ const wishes: readonly Wish[] = [
     promises: 'SnapshotPrepared',
     make: (supervisor, client, { key, name, chance, ...from }) => {
       const parent = chance.happens(0.5) ? name : ''
-      const request = { snapshotter, key, parent, labels: {} }
+      const request = { snapshotter, key, parent, labels: chance.happens(0.5) ? root : {} }
       const { prepare, view } = supervisor.api.snapshots
       return supervisor.call(client, chance.happens(0.8) ? prepare : view, request, from)
     },
@@ -196,11 +223,11 @@ const wishes: readonly Wish[] = [
     weight: 5,
     fits: (here, subject) => active(here, subject) && !here.snapshot(snapshotter, subject.name),
     promises: 'SnapshotCommitted',
-    make: (supervisor, client, { key, name, ...from }) =>
+    make: (supervisor, client, { key, name, chance, ...from }) =>
       supervisor.call(
         client,
         supervisor.api.snapshots.commit,
-        { snapshotter, key, name, labels: {}, parent: '' },
+        { snapshotter, key, name, labels: chance.happens(0.5) ? root : {}, parent: '' },
         from,
       ),
   },

@@ -1,8 +1,10 @@
 // What a history amounts to, said a second time without machines: plain tables and sets. Whatever it does not allow is
 // a fault of whoever wrote the history.
 import type { JournalRecord } from '../../services/supervisor/journal/journal.js'
+import { collection } from '../../services/supervisor/state/envelopes.js'
 import type { World } from '../../services/supervisor/state/world.js'
 import { execTransitions, taskTransitions } from '../unit/domain/tables.js'
+import { garbageIn } from './held.js'
 
 interface Life {
   state: string
@@ -10,15 +12,19 @@ interface Life {
 }
 
 class Space {
-  readonly containers = new Set<string>()
+  /** Labels by id. */
+  readonly containers = new Map<string, Labels>()
   readonly tasks = new Map<string, Life>()
   /** By `container/exec`. */
   readonly execs = new Map<string, Life>()
-  /** By key: its kind and parent. */
-  readonly snapshots = new Map<string, { kind: string; parent: string }>()
+  /** By key. */
+  readonly snapshots = new Map<string, { kind: string; parent: string; isRoot: boolean }>()
+  readonly commits = new Set<string>()
   readonly blobs = new Set<string>()
-  readonly leases = new Set<string>()
+  /** What each holds, as "type id". */
+  readonly leases = new Map<string, Set<string>>()
   readonly networks = new Map<string, string>()
+  readonly restarts = new Map<string, string>()
   /** Digests by name. */
   readonly images = new Map<string, string>()
 
@@ -35,6 +41,13 @@ const networkTransitions: Record<string, Record<string, string>> = {
   attached: { NetworkDetachRequested: 'detaching' },
   detaching: { NetworkDetached: 'absent', NetworkDetachFailed: 'stranded' },
   stranded: { NetworkDetachRequested: 'detaching' },
+}
+
+const restartTransitions: Record<string, Record<string, string>> = {
+  absent: { RestartScheduled: 'waiting' },
+  waiting: { RestartBegun: 'restarting', RestartCancelled: 'absent' },
+  restarting: { RestartDone: 'resting', RestartFailed: 'waiting' },
+  resting: { RestartScheduled: 'waiting', RestartCancelled: 'absent' },
 }
 
 export class Model {
@@ -66,7 +79,7 @@ export class Model {
         const [model, fold] = [[...a].sort().join(' '), [...b].sort().join(' ')]
         if (model !== fold) found.push(`${what} of ${name}: the model has [${model}], the fold [${fold}]`)
       }
-      compare('containers', mine.containers, theirs.containers.keys())
+      compare('containers', mine.containers.keys(), theirs.containers.keys())
       compare('tasks', said(mine.tasks), said(theirs.tasks))
       const execs = [...theirs.execs].flatMap(([id, of]) =>
         [...of].map(([exec, { state }]) => `${id}/${exec}=${state}`),
@@ -74,12 +87,18 @@ export class Model {
       compare('processes', said(mine.execs), execs)
       compare('snapshots', mine.snapshots.keys(), theirs.snapshots.get('overlayfs')?.keys() ?? [])
       compare('blobs', mine.blobs, theirs.blobs.keys())
-      compare('leases', mine.leases, theirs.leases.keys())
+      compare('leases', mine.leases.keys(), theirs.leases.keys())
       const images = [...theirs.images].map(([name, { record }]) => `${name}=${record.target.digest}`)
       compare(
         'images',
         [...mine.images].map(([name, digest]) => `${name}=${digest}`),
         images,
+      )
+      const restarts = [...theirs.restarts].map(([id, { state }]) => `${id}=${state}`)
+      compare(
+        'restarts',
+        [...mine.restarts].map(([id, state]) => `${id}=${state}`),
+        restarts,
       )
       const networks = [...theirs.networks].map(([id, { state }]) => `${id}=${state}`)
       compare(
@@ -89,6 +108,11 @@ export class Model {
       )
     }
     return found
+  }
+
+  /** What nothing holds in the end. */
+  garbage(): string[] {
+    return [...this.spaces].flatMap(([name, space]) => garbageIn(space).map(what => `${name}/${what}`))
   }
 
   private apply(record: JournalRecord, space: Space, event: Record<string, unknown>): void {
@@ -109,16 +133,24 @@ export class Model {
       this.network(record, space, text('containerId'))
       return
     }
+    if (type.startsWith('Restart')) {
+      this.restart(record, space, event)
+      return
+    }
     const id = text('id')
     const key = text('key')
+    if (record.causation === collection && /(Removed|Deleted)$/.test(type))
+      insist(garbageIn(space).includes(type === 'SnapshotRemoved' ? key : text('digest')), 'it is no garbage')
     switch (type) {
       case 'ContainerCreated': {
-        const record = event.container
-        const made = typeof record === 'object' && record !== null && 'id' in record ? String(record.id) : ''
+        const made = String(read(event.container, 'id'))
         insist(!space.containers.has(made), 'it is there')
-        space.containers.add(made)
+        space.containers.set(made, labelsOf(event.container))
         return
       }
+      case 'ContainerUpdated':
+        space.containers.set(String(read(event.container, 'id')), labelsOf(event.container))
+        return
       case 'ContainerDeleted':
         insist(space.containers.delete(id), 'it is not there')
         insist(!space.tasks.has(id), 'it has a task')
@@ -128,19 +160,27 @@ export class Model {
         const parent = text('parent')
         insist(!space.snapshots.has(key), 'it is there')
         insist(parent === '' || space.snapshots.get(parent)?.kind === 'committed', 'its parent is not committed')
-        space.snapshots.set(key, { kind: text('kind'), parent })
+        space.snapshots.set(key, { kind: text('kind'), parent, isRoot: isRoot(event) })
         return
       }
+      case 'SnapshotCommitRequested':
+        space.commits.add(key)
+        return
+      case 'SnapshotCommitFailed':
+        space.commits.delete(key)
+        return
       case 'SnapshotCommitted': {
         const active = space.snapshots.get(key)
         insist(active?.kind === 'active', 'it is not active')
         insist(!space.snapshots.has(text('name')), 'the name is taken')
+        space.commits.delete(key)
         space.snapshots.delete(key)
-        space.snapshots.set(text('name'), { kind: 'committed', parent: active?.parent ?? '' })
+        space.snapshots.set(text('name'), { kind: 'committed', parent: active?.parent ?? '', isRoot: isRoot(event) })
         return
       }
       case 'SnapshotRemoved':
         insist(space.snapshots.delete(key), 'it is not there')
+        space.commits.delete(key)
         insist(![...space.snapshots.values()].some(({ parent }) => parent === key), 'something stands on it')
         return
       case 'ContentCommitted':
@@ -166,13 +206,14 @@ export class Model {
         return
       case 'LeaseCreated':
         insist(!space.leases.has(id), 'it is there')
-        space.leases.add(id)
+        space.leases.set(id, new Set())
         return
       case 'LeaseDeleted':
         insist(space.leases.delete(id), 'it is not there')
         return
       case 'LeaseResourceAdded':
         insist(space.leases.has(id), 'there is no such lease')
+        space.leases.get(id)?.add(`${read(event.resource, 'type')} ${read(event.resource, 'id')}`)
         return
       default:
         return
@@ -211,6 +252,22 @@ export class Model {
     else space.networks.set(id, next)
   }
 
+  /** Nothing is started that was stopped on purpose, or that nobody wants to be kept. */
+  private restart(record: JournalRecord, space: Space, event: Record<string, unknown>): void {
+    const id = String(event.containerId)
+    const next = after(restartTransitions, space.restarts.get(id) ?? 'absent', record.type)
+    if (next === undefined) throw illegal(record, `the restart is ${space.restarts.get(id) ?? 'absent'}`)
+    if (next === 'absent') space.restarts.delete(id)
+    else space.restarts.set(id, next)
+    if (record.type !== 'RestartScheduled') return
+    const labels = space.containers.get(id) ?? {}
+    const wanted = event.action === 'start' ? 'running' : 'stopped'
+    const isStopped =
+      labels[`${restartLabel}policy`] === 'unless-stopped' && labels[`${restartLabel}explicitly-stopped`]
+    if (labels[`${restartLabel}status`] !== wanted || (wanted === 'running' && isStopped))
+      throw illegal(record, `nobody asks for it: ${JSON.stringify(labels)}`)
+  }
+
   private space(name: string): Space {
     const known = this.spaces.get(name) ?? new Space()
     this.spaces.set(name, known)
@@ -218,9 +275,20 @@ export class Model {
   }
 }
 
+type Labels = Record<string, string>
+const restartLabel = 'containerd.io/restart.'
+
+const read = (of: unknown, name: string): unknown =>
+  typeof of === 'object' && of !== null ? Object.getOwnPropertyDescriptor(of, name)?.value : undefined
+
+const isRoot = (event: object): boolean => read(read(event, 'labels'), 'containerd.io/gc.root') !== undefined
+
+function labelsOf(container: unknown): Labels {
+  const labels = Object.entries(read(container, 'labels') ?? {})
+  return Object.fromEntries(labels.map(([name, value]) => [name, String(value)]))
+}
+
 function imageOf(image: unknown): { name: string; digest: string } {
-  const read = (of: unknown, name: string): unknown =>
-    typeof of === 'object' && of !== null ? Object.getOwnPropertyDescriptor(of, name)?.value : undefined
   return { name: String(read(image, 'name')), digest: String(read(read(image, 'target'), 'digest')) }
 }
 

@@ -66,6 +66,16 @@ const plants = {
     find: "  if (container.state === 'absent') return refuse('not-found', `container \"${event.containerId}\"`)\n",
     put: '  return stepTask(namespace, task, event)\n',
   },
+  'a collection that does not ask what leases hold': {
+    file: 'supervisor/domain/garbage/mark.ts',
+    find: "    if (kind === 'snapshots' && snapshotter) yield { ...snapshotNode(snapshotter, id), flat }\n",
+    put: '',
+  },
+  'a restart of what was stopped on purpose': {
+    file: 'supervisor/domain/restart/labels.ts',
+    find: "      return !/^(1|t|T|TRUE|true|True)$/.test(labels[explicitlyStoppedLabel] ?? '')\n",
+    put: '      return true\n',
+  },
   'a recovery that looks only once': {
     file: 'supervisor/reconcile.ts',
     find: '      if (!isDone || this.isAskedFor) this.schedule()\n',
@@ -82,7 +92,7 @@ for (const [name, plant] of Object.entries(plants)) {
   t.test(`${name} is found`, async t => {
     const folder = await mkdtemp('/tmp/purser-simulate-')
     t.teardown(() => rm(folder, { recursive: true, force: true }))
-    const script = join(folder, 'simulate.mjs')
+    const script = join(folder, 'simulate.cjs')
     await buildSimulator(script, plant)
     const { failures, said } = await simulate(script, '--seed', '1', '--steps', '300000')
     t.equal(failures, 1, 'it stops at the first failure')

@@ -320,13 +320,25 @@ class Simulation {
     for (const part of [this.host, this.broker]) part.calm = true
     if ((this.supervisor ?? this.stopping)?.journal.health().writable === false) this.crash(false)
     const until = this.time.now + patience
+    const collection = { isBegun: false, isOver: false }
     for (;;) {
       await this.time.run(this.time.now + seconds, () => this.wrong !== undefined)
       if (this.wrong) return
       const open = this.supervisor
         ? unsettled(this.supervisor, this.host, this.broker, this.clients)
         : ['there is no supervisor']
-      if (open.length === 0) return
+      if (open.length === 0 && collection.isOver) return
+      const { supervisor } = this
+      if (open.length === 0 && !collection.isBegun && supervisor) {
+        collection.isBegun = true
+        this.time.party = supervisor.party
+        void supervisor.collect().then(
+          () => {
+            collection.isOver = true
+          },
+          error => this.fail(`garbage cannot be collected: ${describe(error)}`),
+        )
+      }
       if (this.time.now >= until) return this.fail(`it does not come to rest: ${open.join('; ')}`)
     }
   }
@@ -368,6 +380,8 @@ class Simulation {
     this.records = Number(model.sequence)
     if (!Buffer.from(encodeWorld(store.world)).equals(state))
       this.fail('the journal folds to another state than the one that was served')
+    const garbage = model.garbage()
+    if (garbage.length > 0) this.fail(`garbage is left: ${garbage.join(' ')}`)
     const differences = model.differences(store.world)
     if (differences.length > 0) this.fail(`the fold is wrong: ${differences.join('; ')}`)
     for (const promise of this.acknowledged.keys())

@@ -145,6 +145,11 @@ export class Supervisor {
     return { journal, store: await Store.open(journal, log) }
   }
 
+  /** A collection of garbage from now; resolves when it is over. Must be called while `party` acts. */
+  collect(): Promise<void> {
+    return this.collection.collect()
+  }
+
   /** It is gone, whatever it was doing; its callers see their connections break. */
   crash(): void {
     this.party.alive = false
