@@ -230,10 +230,8 @@ t.test('the snapshotter that a namespace names is the one that clients take', as
   rmSync(archive)
   await there('containers', 'create', image, id)
   t.match(JSON.parse(await there('containers', 'info', id)), { Snapshotter: 'native' })
-  t.match(
-    table(await there('snapshots', '--snapshotter', 'native', 'ls')).map(({ KEY }) => KEY),
-    [id],
-  )
+  const snapshots = table(await there('snapshots', '--snapshotter', 'native', 'ls'))
+  t.ok(snapshots.some(({ KEY }) => KEY === id))
   await there('containers', 'rm', id)
   await there('images', 'rm', '--sync', image)
   await host.ok('namespaces', 'rm', 'defaulted')
