@@ -21,7 +21,7 @@ await writeArchive(archivePath, image)
 const archive = readFileSync(archivePath)
 const prefix = { name: 'docker.io/library/busybox', isPrefix: true }
 const images = async () => (await host.rpc.call(ImagesService.list, { filters: [] })).images
-const nothingHeld = async () => (await host.rpc.call(LeasesService.list, { filters: [] })).leases
+const leases = async () => (await host.rpc.call(LeasesService.list, { filters: [] })).leases
 
 t.test('a stream has its name until either side ends it', async t => {
   const stream = await NamedStream.open(host, 'one')
@@ -57,7 +57,7 @@ t.test('an archive is imported, unpacked, and runs; its names come from the arch
     'containerd.io/gc.ref.content.config': image.config.descriptor.digest,
     'containerd.io/gc.ref.content.l.0': image.layers[0]?.descriptor.digest,
   })
-  t.same(await nothingHeld(), [])
+  t.same(await leases(), [])
   t.equal(
     await host.ok('run', '--rm', busyboxName, host.id('imported'), 'cat', '/etc/motd'),
     'hello from the second layer',
@@ -137,8 +137,22 @@ t.test('what is no archive, lies about a digest or breaks off leaves nothing', a
   stream.cancel()
   await t.rejects(broken)
   t.same(await images(), before)
-  t.same(await nothingHeld(), [])
+  t.same(await leases(), [])
   t.same((await host.rpc.call(ContentService.listStatuses, { filters: [] })).statuses, [])
+})
+
+t.test('a supervisor that is killed in the middle of an import leaves nothing of it', async t => {
+  const before = await images()
+  const stream = await NamedStream.open(host, 'killed')
+  const cut = transfer(host, importStream({ stream: 'killed' }), imageStore({ name: 'x' }))
+  cut.catch(() => {})
+  await stream.receive()
+  t.match(await leases(), [{ id: /^transfer-/ }])
+  await host.kill()
+  await t.rejects(cut, { code: Code.UNAVAILABLE })
+  await host.start()
+  t.same(await leases(), [])
+  t.same(await images(), before)
 })
 
 t.test('nothing is left', async t => {

@@ -35,7 +35,7 @@ export async function underLease<T>(
   call: Holder & { signal: AbortSignal },
   work: (work: Work) => Promise<T>,
 ): Promise<T> {
-  const { runner, log } = deps
+  const { runner } = deps
   const { namespace, cause, signal } = call
   if (call.lease !== undefined) return work({ namespace, cause, lease: call.lease, signal })
   const id = `transfer-${randomBytes(9).toString('hex')}`
@@ -47,9 +47,7 @@ export async function underLease<T>(
   try {
     return await work({ namespace, cause, lease: id, signal })
   } finally {
-    await removeLease(deps, namespace, id, cause).catch((error: unknown) =>
-      log.warn({ namespace, lease: id, reason: messageOf(error) }, 'the lease of a transfer stays until it expires'),
-    )
+    await removeLease(deps, namespace, id, cause)
   }
 }
 
@@ -60,8 +58,18 @@ export async function removeAbandonedLeases(deps: Deps): Promise<void> {
       if (labels[label] !== undefined) await removeLease(deps, namespace, id, ownCause('recovery'))
 }
 
-async function removeLease({ runner }: Deps, namespace: string, id: string, cause: Holder['cause']): Promise<void> {
-  await runner.attempt(cause, leaseStream(namespace, id), world =>
-    deleteLease(namespace, world.namespace(namespace).lease(id), id),
-  )
+/** A journal that takes no writes holds up neither a start nor the answer to a client. */
+async function removeLease(
+  { runner, log }: Deps,
+  namespace: string,
+  id: string,
+  cause: Holder['cause'],
+): Promise<void> {
+  try {
+    await runner.attempt(cause, leaseStream(namespace, id), world =>
+      deleteLease(namespace, world.namespace(namespace).lease(id), id),
+    )
+  } catch (error) {
+    log.warn({ namespace, lease: id, reason: messageOf(error) }, 'the lease of a transfer stays until it expires')
+  }
 }
