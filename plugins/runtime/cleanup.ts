@@ -2,7 +2,7 @@
 import type { DeleteResponse } from '../../proto/gen/containerd/task/v2/shim.js'
 import type { TaskName } from './bundle.js'
 import { removeCgroups } from './cgroups.js'
-import type { RuntimeContext } from './context.js'
+import type { RuntimeBase } from './context.js'
 import type { History } from './history.js'
 import { deleteByShim, type ShimCommand } from './launch.js'
 import { unmountBelow } from './mounts.js'
@@ -13,7 +13,7 @@ const cgroupsMs = 2000
 
 /** How a shim binary is called for a task. */
 export function shimCommand(
-  { settings, searchPath }: RuntimeContext,
+  { settings, searchPath }: RuntimeBase,
   name: TaskName,
   history: History,
   mark = newMark(),
@@ -32,7 +32,7 @@ export function shimCommand(
 
 /** Without a running shim's help: ends the container, and removes its mounts and cgroups. Failures are logged. */
 export async function cleanUpContainer(
-  { settings, log, starts }: RuntimeContext,
+  { settings, log, starts }: RuntimeBase,
   command: ShimCommand,
 ): Promise<DeleteResponse | undefined> {
   const { namespace, id, bundle } = command

@@ -5,7 +5,7 @@ import type { CreateRequest, CreateResponse } from '../../proto/gen/purser/runti
 import { Code, invalidArgument, StatusError, toStatusError } from '../kit/errors.js'
 import { isRuncShim, resolveShim } from './binary.js'
 import { cleanUpContainer, shimCommand } from './cleanup.js'
-import type { RuntimeContext } from './context.js'
+import type { RuntimeContext, SandboxShim } from './context.js'
 import { requireCriu } from './criu.js'
 import { realtimeBudgetUs } from './host.js'
 import { withRuntimeRoot } from './options.js'
@@ -25,6 +25,8 @@ export interface TaskPlan {
   /** What shims are shared by. */
   group: string
   options: Any | undefined
+  /** Its shim is joined, and none is started. */
+  sandbox: SandboxShim | undefined
 }
 
 /** containerd's runc shim takes the first of these (runtime/v2/runc/v2, groupLabels). */
@@ -33,12 +35,14 @@ const groupAnnotations = ['io.containerd.runc.v2.group', 'io.kubernetes.cri.sand
 /** Throws INVALID_ARGUMENT or NOT_FOUND. */
 export function planTask(context: RuntimeContext, request: CreateRequest): TaskPlan {
   if (!request.spec) throw invalidArgument(`container ${request.id} has no spec`)
-  const binary = resolveShim(request.runtime, context.searchPath)
+  const name = { namespace: request.namespace, id: request.sandbox }
+  const sandbox = request.sandbox === '' ? undefined : context.sandboxShim(name)
+  const binary = sandbox?.binary ?? resolveShim(request.runtime, context.searchPath)
   checkStdio(request)
   const fitted = fitSpec(request.spec.value, context.host, { netnsPath: request.netnsPath, realtimeBudgetUs })
-  const group = groupAnnotations.map(name => fitted.annotations.get(name)).find(Boolean) ?? request.id
+  const group = sandbox?.group ?? groupAnnotations.map(name => fitted.annotations.get(name)).find(Boolean) ?? request.id
   const options = withRuntimeRoot(request.options, isRuncShim(binary), context.settings.runtimeRoot)
-  return { request, binary, fitted, group, options }
+  return { request, binary, fitted, group, options, sandbox }
 }
 
 /** On failure nothing is left, and the error has the shim's own words. */
@@ -81,8 +85,12 @@ export async function createTask(
   }
 }
 
-async function joinShim(context: RuntimeContext, task: Task, { request, group }: TaskPlan): Promise<Seat> {
+async function joinShim(context: RuntimeContext, task: Task, { request, group, sandbox }: TaskPlan): Promise<Seat> {
   const { shimStartMs, reconnectMs } = context.settings.deadlines
+  if (sandbox) {
+    const place = { ...task.name, bundle: task.history.bundle, group }
+    return context.shims.rejoin(place, sandbox.facts, reconnectMs)
+  }
   const command = shimCommand(context, task.name, task.history, task.history.origin?.mark)
   // Only the client's own options can name a cgroup for the shim, which is all that `start` looks for.
   const { options } = request

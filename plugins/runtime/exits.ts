@@ -1,8 +1,9 @@
-// Exits of one task's processes: written down first, then told to the supervisor until it has them, the init process's
-// after those of the processes that were added to it.
+// Exits of one task's processes, or of a sandbox: written down first, then told to the supervisor until it has them, an
+// init process's after those of the processes that were added to it.
 import { TaskExit } from '../../proto/gen/containerd/events/task.js'
+import type { Emission } from '../kit/plugin.js'
 import type { TaskName } from './bundle.js'
-import type { RuntimeContext } from './context.js'
+import type { RuntimeBase } from './context.js'
 import { within } from './deadline.js'
 import { printTime } from './entry.js'
 import type { Exit, History, HistoryEntry } from './history.js'
@@ -19,7 +20,8 @@ const othersMs = 5000
 export class Exits {
   readonly #name: TaskName
   readonly #history: History
-  readonly #context: Pick<RuntimeContext, 'emit' | 'log' | 'signal'>
+  readonly #context: Pick<RuntimeBase, 'emit' | 'log' | 'signal'>
+  readonly #emissionOf: EmissionOf
   /** Emissions that are not durable yet, by execId. */
   readonly #telling = new Map<string, Promise<void>>()
   /** Added processes of which the shim has not said yet whether they run. */
@@ -27,10 +29,16 @@ export class Exits {
   /** Called at whatever changes. */
   readonly #looks = new Set<() => void>()
 
-  constructor(name: TaskName, history: History, context: Pick<RuntimeContext, 'emit' | 'log' | 'signal'>) {
+  constructor(
+    name: TaskName,
+    history: History,
+    context: Pick<RuntimeBase, 'emit' | 'log' | 'signal'>,
+    emissionOf: EmissionOf = taskExit,
+  ) {
     this.#name = name
     this.#history = history
     this.#context = context
+    this.#emissionOf = emissionOf
   }
 
   /** The first report of an exit counts. Resolves when the supervisor has it; rejects when that cannot be told. */
@@ -138,14 +146,21 @@ export class Exits {
   }
 
   /** The id names the fact, so that the supervisor recognises one that it has already. */
-  async #emit(execId: string, { pid, status, at }: Exit): Promise<void> {
+  async #emit(execId: string, exit: Exit): Promise<void> {
     const { namespace, id } = this.#name
-    const exit = TaskExit.create({ containerId: id, id: execId || id, pid, exitStatus: status, exitedAt: at })
-    await this.#context.emit({
-      id: `exit/${namespace}/${id}/${execId}/${pid}/${printTime(at)}`,
-      namespace,
-      topic: '/tasks/exit',
-      event: { typeUrl: 'containerd.events.TaskExit', value: Buffer.from(TaskExit.encode(exit).finish()) },
-    })
+    const { topic, event } = this.#emissionOf(this.#name, exit, execId)
+    const fact = `${namespace}/${id}/${execId}/${exit.pid}/${printTime(exit.at)}`
+    await this.#context.emit({ id: `${topic === taskTopic ? 'exit' : topic}/${fact}`, namespace, topic, event })
   }
+}
+
+/** An exit in containerd's words. */
+type EmissionOf = (name: TaskName, exit: Exit, execId: string) => Pick<Emission, 'topic' | 'event'>
+
+const taskTopic = '/tasks/exit'
+
+function taskExit({ id }: TaskName, { pid, status, at }: Exit, execId: string): Pick<Emission, 'topic' | 'event'> {
+  const exit = TaskExit.create({ containerId: id, id: execId || id, pid, exitStatus: status, exitedAt: at })
+  const value = Buffer.from(TaskExit.encode(exit).finish())
+  return { topic: taskTopic, event: { typeUrl: 'containerd.events.TaskExit', value } }
 }

@@ -1,13 +1,15 @@
 // The runtime plugin "v2": any containerd shim binary, its bundles, and what it tells.
+import { join } from 'node:path'
 import { RuntimeService } from '../../proto/gen/purser/runtime/v1/runtime.js'
 import { Gate } from '../kit/gate.js'
 import type { PluginDefinition } from '../kit/plugin.js'
 import { searchPath } from './binary.js'
 import { Bundles } from './bundle.js'
-import type { RuntimeContext } from './context.js'
+import type { RuntimeBase, RuntimeContext } from './context.js'
 import { eventMethods } from './events.js'
 import { readHostFacts } from './host.js'
 import { lockState } from './lock.js'
+import { Sandboxes } from './sandboxes.js'
 import { runtimeService } from './service.js'
 import { readSettings } from './settings.js'
 import { Shims } from './shims.js'
@@ -31,10 +33,11 @@ export const definitions: PluginDefinition[] = [
       const settings = readSettings(config)
       const bundles = new Bundles(settings.state)
       const lock = await lockState(settings.state, signal)
-      const context: RuntimeContext = {
+      const base: RuntimeBase = {
         settings,
         host: readHostFacts(),
         bundles,
+        sandboxBundles: new Bundles(join(settings.state, 'sandboxes')),
         shims: new Shims(log),
         starts: new Gate(settings.startsMax, startPatienceMs),
         searchPath: searchPath(process.env.PATH),
@@ -43,6 +46,8 @@ export const definitions: PluginDefinition[] = [
         tellUnresponsive,
         signal,
       }
+      const sandboxes = new Sandboxes(base)
+      const context: RuntimeContext = { ...base, sandboxShim: name => sandboxes.shimOf(name) }
       const tasks = new Tasks(context)
       // Listening first: an exit while the tasks are taken up is either told by its shim, or seen in what it answers.
       const methods = eventMethods(tasks, context)
@@ -50,10 +55,11 @@ export const definitions: PluginDefinition[] = [
         lock.release()
         throw error
       })
+      await sandboxes.restore()
       await tasks.restore()
       const silence = new Silence(() => tasks.all, context)
       return {
-        services: [{ definition: RuntimeService, implementation: runtimeService(tasks, context) }],
+        services: [{ definition: RuntimeService, implementation: runtimeService(tasks, sandboxes, context) }],
         async close() {
           silence.close()
           await tasks.close(closeMs)

@@ -1,4 +1,5 @@
 // purser.runtime.v1.Runtime over the tasks of this plugin: decode, hand on, encode.
+import { SandboxService } from '../../proto/gen/containerd/runtime/sandbox/v1/sandbox.js'
 import { TaskService } from '../../proto/gen/containerd/task/v2/shim.js'
 import type { RuntimeServer } from '../../proto/gen/purser/runtime/v1/runtime.js'
 import { invalidArgument } from '../kit/errors.js'
@@ -7,11 +8,16 @@ import { isRuncShim } from './binary.js'
 import { checkSegment } from './bundle.js'
 import type { RuntimeContext } from './context.js'
 import { requireCriu } from './criu.js'
+import type { Sandboxes } from './sandboxes.js'
 import { fitExecProcess, fitNewResources } from './spec.js'
 import { checkStdio } from './stdio.js'
 import { type Tasks, toState } from './tasks.js'
 
-export function runtimeService(tasks: Tasks, { host, settings, searchPath }: RuntimeContext): RuntimeServer {
+export function runtimeService(
+  tasks: Tasks,
+  sandboxes: Sandboxes,
+  { host, settings, searchPath }: RuntimeContext,
+): RuntimeServer {
   return {
     create: unary(request => tasks.create(request)),
     start: unary(async request => ({ pid: await tasks.get(request).start(request.execId) })),
@@ -57,5 +63,28 @@ export function runtimeService(tasks: Tasks, { host, settings, searchPath }: Run
     stats: serverStream(({ namespace, ids }) => tasks.stats(namespace, ids)),
     state: unary(async request => toState(await tasks.get(request).state(request.execId))),
     list: serverStream(() => tasks.list()),
+    createSandbox: unary(async request => {
+      await sandboxes.create(request)
+      return {}
+    }),
+    startSandbox: unary(request => sandboxes.get(request).start()),
+    stopSandbox: unary(({ timeoutSecs, ...name }) => {
+      const deadlineMs = timeoutSecs * 1000 + settings.deadlines.callMs
+      return sandboxes.get(name).call(SandboxService.stopSandbox, { sandboxId: name.id, timeoutSecs }, { deadlineMs })
+    }),
+    sandboxPlatform: unary(async name => ({
+      platform: await sandboxes.get(name).call(SandboxService.platform, { sandboxId: name.id }),
+    })),
+    sandboxStatus: unary(async ({ verbose, ...name }) => ({
+      status: await sandboxes.get(name).call(SandboxService.sandboxStatus, { sandboxId: name.id, verbose }),
+    })),
+    sandboxMetrics: unary(async name => ({
+      metrics: await sandboxes.get(name).call(SandboxService.sandboxMetrics, { sandboxId: name.id }),
+    })),
+    destroySandbox: unary(async name => {
+      await sandboxes.destroy(name)
+      return {}
+    }),
+    listSandboxes: unary(() => ({ sandboxes: sandboxes.list() })),
   }
 }

@@ -9,7 +9,7 @@ import type { ShimFacts } from './history.js'
 import { endMarked, markOf } from './strays.js'
 import { ConnectionLost, TtrpcClient } from './ttrpc/client.js'
 
-/** A method of the Task API; versions 2 and 3 differ in the service's name alone. */
+/** A method of the Task API, whose versions 2 and 3 differ in the service's name alone, or of another that shims serve. */
 export interface TaskMethod<Request, Response> {
   path: string
   requestSerialize(request: Request): Buffer
@@ -106,8 +106,9 @@ export class Shim {
     request: Request,
     limits: CallLimits,
   ): Promise<Response> {
-    const name = method.path.slice(method.path.lastIndexOf('/') + 1)
-    const answer = await this.#callRaw(name, method.requestSerialize(request), limits)
+    const [, service = '', name = ''] = method.path.split('/')
+    const served = service.startsWith('containerd.task.') ? this.#service : service
+    const answer = await this.#callRaw(served, name, method.requestSerialize(request), limits)
     failpoint('shim.answered', name)
     return method.responseDeserialize(answer)
   }
@@ -115,7 +116,7 @@ export class Shim {
   /** Resolves when it says anything at all, however long that takes; rejects with ShimLost. */
   async answers(): Promise<void> {
     const payload = TaskService.connect.requestSerialize({ id: '' })
-    await this.#callRaw('Connect', payload, { deadlineMs: 0 }).catch((error: unknown) => {
+    await this.#callRaw(this.#service, 'Connect', payload, { deadlineMs: 0 }).catch((error: unknown) => {
       if (error instanceof ShimLost || !(error instanceof StatusError)) throw error
     })
   }
@@ -151,10 +152,10 @@ export class Shim {
     this.#client.close()
   }
 
-  async #callRaw(method: string, payload: Uint8Array, limits: CallLimits): Promise<Buffer> {
+  async #callRaw(service: string, method: string, payload: Uint8Array, limits: CallLimits): Promise<Buffer> {
     const verdict = this.#verdict
     try {
-      return await this.#client.call(this.#service, method, payload, limits)
+      return await this.#client.call(service, method, payload, limits)
     } catch (error) {
       if (error instanceof ConnectionLost && (await verdict) === 'lost') throw new ShimLost()
       if (error instanceof StatusError && error.code === Code.DEADLINE_EXCEEDED) this.#hung = true

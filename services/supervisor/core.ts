@@ -21,8 +21,10 @@ import type {
 } from './effects/ports.js'
 import { NetworkRecovery } from './effects/recovery/networks.js'
 import { type Orphans, orphansOf } from './effects/recovery/orphans.js'
+import { SandboxRecovery } from './effects/recovery/sandboxes.js'
 import { TaskRecovery } from './effects/recovery/tasks.js'
 import { Restarts } from './effects/restarts.js'
+import { Sandboxes } from './effects/sandboxes.js'
 import { Snapshots } from './effects/snapshots.js'
 import { type PhaseObserver, Tasks } from './effects/tasks.js'
 import type { Journal } from './journal/journal.js'
@@ -78,12 +80,15 @@ export async function openCore(deps: CoreDeps): Promise<Core> {
   const checkpoints = new Checkpoints({ ...at, readHeavy, log, askAgain })
   const tasks = new Tasks(runner, store, runtime, networks, checkpoints, readHeavy, log, deps.observe, askAgain)
   const execs = new Execs(runner, calls.runtime, readHeavy, log, askAgain)
-  runner.performWith(performer({ tasks, checkpoints, execs, networks, snapshots, blobs }, busy, recovering))
+  const sandboxes = new Sandboxes(runner, runtime, readHeavy, clock, log, askAgain)
+  const managers = { tasks, checkpoints, execs, networks, sandboxes, snapshots, blobs }
+  runner.performWith(performer(managers, busy, recovering))
 
   const ledger = new Ledger(runner, store, new Emissions(runner, store, log), log)
   await ledger.loseAll('the supervisor was restarted')
   const reconciled: Reconciled = {
     tasks: new TaskRecovery(runner, store, calls.runtime, networks, busy, recovering, clock, log),
+    sandboxes: new SandboxRecovery(runner, store, calls.runtime, busy, recovering, clock, log),
     networks: new NetworkRecovery(store, calls.network, networks, busy, recovering, log),
     snapshots,
     blobs,

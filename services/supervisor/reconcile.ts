@@ -3,6 +3,7 @@ import type { Logger } from 'pino'
 import type { Blobs } from './effects/blobs.js'
 import type { PluginName } from './effects/emissions.js'
 import type { NetworkRecovery } from './effects/recovery/networks.js'
+import type { SandboxRecovery } from './effects/recovery/sandboxes.js'
 import type { TaskRecovery } from './effects/recovery/tasks.js'
 import type { Snapshots } from './effects/snapshots.js'
 import type { Journal } from './journal/journal.js'
@@ -11,6 +12,7 @@ import type { Store } from './state/store.js'
 
 export interface Reconciled {
   tasks: TaskRecovery
+  sandboxes: SandboxRecovery
   networks: NetworkRecovery
   snapshots: Snapshots
   blobs: Blobs
@@ -160,7 +162,7 @@ class Part {
 async function partOf(parts: Reconciled, kind: string, id: string, isWhole: boolean): Promise<boolean> {
   switch (kind) {
     case 'runtime':
-      return parts.tasks.run()
+      return (await Promise.all([parts.tasks.run(), parts.sandboxes.run()])).every(isDone => isDone)
     case 'network':
       return isWhole ? parts.networks.run() : true
     case 'snapshotter':

@@ -193,7 +193,9 @@ export class Runner {
  */
 function freesSpace({ type }: DomainEvent): boolean {
   if (/^Plugin(Registered|Ready|Draining|Lost|Left)$/.test(type)) return true
-  return /(Deleted|DeleteRequested|Removed|Exited|Failed|Detached|DetachRequested|Abandoned|Signalled)$/.test(type)
+  return /(Deleted|DeleteRequested|Removed|Exited|Failed|Detached|DetachRequested|ShutdownRequested|Abandoned|Signalled)$/.test(
+    type,
+  )
 }
 
 const refusalCodes = {

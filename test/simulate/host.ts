@@ -42,6 +42,13 @@ const abandonedPatienceMs = 500
 /** What a shim has to answer. Who lists tasks, or destroys one, does not wait for it. */
 const asksShim = new Set(['start', 'exec', 'delete', 'kill', 'pause', 'resume', 'state'])
 
+const noSandbox = () => Promise.reject(unimplemented('sandboxes'))
+/** There are none in this world. */
+const noSandboxes = {
+  ...{ createSandbox: noSandbox, startSandbox: noSandbox, stopSandbox: noSandbox, destroySandbox: noSandbox },
+  ...{ sandboxPlatform: noSandbox, sandboxStatus: noSandbox, sandboxMetrics: noSandbox, listSandboxes: noSandbox },
+}
+
 export class Host {
   readonly shims: Shims
   readonly attachments = new Attachments()
@@ -234,6 +241,7 @@ export class Host {
     pids: (_request, options) => this.call('pids', 'runtime', 300, options, () => ({ processes: [] })),
     stats: (_request, options) => this.measureTasks(options),
     checkpoint: () => Promise.reject(unimplemented('checkpoints')),
+    ...noSandboxes,
   }
 
   readonly network: NetworkCalls = {

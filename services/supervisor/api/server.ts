@@ -8,6 +8,7 @@ import { listen } from '../../../plugins/kit/listen.js'
 import { messageLimits, raw } from '../../../plugins/kit/serve.js'
 import { ContentService } from '../../../proto/gen/containerd/services/content/v1/content.js'
 import { DiffService } from '../../../proto/gen/containerd/services/diff/v1/diff.js'
+import { ControllerService } from '../../../proto/gen/containerd/services/sandbox/v1/sandbox.js'
 import { SnapshotsService } from '../../../proto/gen/containerd/services/snapshots/v1/snapshots.js'
 import { StreamingService } from '../../../proto/gen/containerd/services/streaming/v1/streaming.js'
 import { TasksService } from '../../../proto/gen/containerd/services/tasks/v1/tasks.js'
@@ -33,6 +34,7 @@ import { contentService } from './content.js'
 import { contentWrite } from './contentWrite.js'
 import { diffService } from './diff.js'
 import type { ObserveCall } from './observe.js'
+import { sandboxController } from './sandboxController.js'
 import { addServices, type Service } from './services.js'
 import { snapshotsService } from './snapshots.js'
 import { streamingService } from './streaming.js'
@@ -191,6 +193,7 @@ function pluginServices(deps: ApiDeps, files: BlobFiles): Service[] {
       definition: SnapshotsService,
       implementation: snapshotsService({ runner, store, snapshots, checkSnapshotter: calls.checkSnapshotter }),
     },
+    { definition: ControllerService, implementation: sandboxController({ runner, store, runtime: calls.runtime }) },
     { definition: DiffService, implementation: diffService({ runner, store, differ: calls.differ, blobs }) },
   ]
 }

@@ -1,5 +1,5 @@
 // All services of the main socket, put onto one server. What containerd has beside them answers UNIMPLEMENTED by
-// grpc-js itself, which clients take for an older server: Mounts, and of Sandbox the Controller.
+// grpc-js itself, which clients take for an older server: Mounts.
 import type { Server } from '@grpc/grpc-js'
 import type { PluginService } from '../../../plugins/kit/plugin.js'
 import { ContainersService } from '../../../proto/gen/containerd/services/containers/v1/containers.js'
@@ -50,7 +50,7 @@ export type ServicesDeps = ContainersDeps &
     traffic: Traffic
   }
 
-/** `others` are the services that need plugins: tasks, content, snapshots, diff, transfer. */
+/** `others` are the services that need plugins: tasks, content, snapshots, diff, transfer, sandbox controller. */
 export function addServices(server: Server, deps: ServicesDeps, others: readonly Service[]): void {
   const stored: Service[] = [
     { definition: ContainersService, implementation: containersService(deps) },

@@ -15,7 +15,6 @@ import { requestTask, stepTask } from '../domain/task/decide.js'
 import type { TaskCreateRequested, TaskEvent, TaskState } from '../domain/task/events.js'
 import { instantOf } from '../domain/time.js'
 import { checkIdentifier } from '../domain/validate.js'
-import type { Exit } from '../domain/values.js'
 import { answered, openIntent } from '../effects/answers.js'
 import type { RuntimeCalls } from '../effects/ports.js'
 import type { Runner } from '../runner.js'
@@ -23,7 +22,7 @@ import { descriptorToProto, mountFromProto, smallFromAny } from '../state/conver
 import type { Store } from '../state/store.js'
 import { type ApiCall, filtersOf, insist, namespacedCall } from './call.js'
 import { checkParent, checkpointOf, imagePathOf } from './checkpoints.js'
-import { exitToProto } from './exit.js'
+import { exitOf, exitToProto, nextExit } from './exit.js'
 import { statusOfExec, statusOfTask } from './processStatus.js'
 
 interface Deps {
@@ -303,28 +302,6 @@ async function collectMetrics(
   return metrics.sort((a, b) => (a.id < b.id ? -1 : 1))
 }
 
-/** Waits on the fold, not on the shim: an exit counts once it is durable. */
-function nextExit(store: Store, stream: string, context: CallContext): Promise<Exit> {
-  return new Promise((resolve, reject) => {
-    const unsubscribe = store.subscribeStream(stream, ({ event }) => {
-      const exit = exitOf(event)
-      if (!exit) return
-      finish()
-      resolve(exit)
-    })
-    const cancelled = () => {
-      finish()
-      reject(context.signal.reason)
-    }
-    const finish = () => {
-      unsubscribe()
-      context.signal.removeEventListener('abort', cancelled)
-    }
-    if (context.signal.aborted) cancelled()
-    else context.signal.addEventListener('abort', cancelled)
-  })
-}
-
 /** Remembers the last of what a lifecycle tells, while its record goes. */
 function remember<T>(store: Store, stream: string, read: (event: DomainEvent) => T | undefined) {
   let last: T | undefined
@@ -334,7 +311,6 @@ function remember<T>(store: Store, stream: string, read: (event: DomainEvent) =>
   return { last: () => last, stop }
 }
 
-const exitOf = (event: DomainEvent) => ('exit' in event ? event.exit : undefined)
 const descriptorsOf = (event: DomainEvent) => (event.type === 'TaskCheckpointed' ? event.descriptors : undefined)
 const pidOfStart = (event: DomainEvent) => (event.type === 'ExecStarted' ? event.pid : undefined)
 

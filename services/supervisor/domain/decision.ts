@@ -11,7 +11,7 @@ import type { NetworkEvent } from './network/events.js'
 import type { PluginEvent } from './plugin/events.js'
 import type { RequestEvent } from './request/events.js'
 import type { RestartEvent } from './restart/events.js'
-import type { SandboxRecordEvent } from './sandbox/events.js'
+import type { SandboxEvent, SandboxRecordEvent } from './sandbox/events.js'
 import type { SnapshotEvent } from './snapshot/events.js'
 import type { TaskEvent } from './task/events.js'
 
@@ -28,6 +28,7 @@ export type DomainEvent =
   | PublishedEvent
   | RequestEvent
   | RestartEvent
+  | SandboxEvent
   | SandboxRecordEvent
   | SnapshotEvent
   | TaskEvent

@@ -12,6 +12,7 @@ export const networkStream = (namespace: string, id: string) => `network/${names
 export const pluginStream = (kind: string, id: string) => `plugin/${kind}/${id}`
 export const requestStream = (namespace: string, id: string) => `request/${namespace}/${id}`
 export const restartStream = (namespace: string, id: string) => `restart/${namespace}/${id}`
+export const sandboxStream = (namespace: string, id: string) => `sandbox/${namespace}/${id}`
 export const sandboxRecordStream = (namespace: string, id: string) => `sandbox-record/${namespace}/${id}`
 export const snapshotStream = (namespace: string, snapshotter: string, key: string) =>
   `snapshot/${namespace}/${snapshotter}/${key}`

@@ -1,12 +1,14 @@
 // What plugins emit: ends of processes become facts of their lifecycles, everything else is remembered as it is.
 import type { Logger } from 'pino'
 import { invalidArgument } from '../../../plugins/kit/errors.js'
+import { SandboxExit } from '../../../proto/gen/containerd/events/sandbox.js'
 import { TaskExit, TaskOOM } from '../../../proto/gen/containerd/events/task.js'
 import type { Emit } from '../../../proto/gen/purser/plugins/v1/registry.js'
 import { isRefusal } from '../domain/decision.js'
 import { recordExecExit } from '../domain/exec/decide.js'
 import { stepPlugin } from '../domain/plugin/decide.js'
-import { containerStream, pluginStream, taskStream } from '../domain/streams.js'
+import { recordSandboxExit } from '../domain/sandbox/decide.js'
+import { containerStream, pluginStream, sandboxStream, taskStream } from '../domain/streams.js'
 import { recordExit, stepTask } from '../domain/task/decide.js'
 import { checkTopic } from '../domain/validate.js'
 import type { Sequence } from '../journal/journal.js'
@@ -34,6 +36,7 @@ export class Emissions {
   /** Answers the sequence once it is durable, 0 when it told nothing new. Throws INVALID_ARGUMENT for nonsense. */
   async record(plugin: PluginName, emission: Emit): Promise<Sequence> {
     if (plugin.kind === 'runtime' && emission.topic === '/tasks/exit') return this.exit(plugin, emission)
+    if (plugin.kind === 'runtime' && emission.topic === '/sandboxes/exit') return this.sandboxExit(plugin, emission)
     if (plugin.kind === 'runtime' && emission.topic === '/tasks/oom') return this.outOfMemory(plugin, emission)
     return this.remember(plugin, emission)
   }
@@ -49,6 +52,20 @@ export class Emissions {
       return id === containerId || id === ''
         ? recordExit(namespace, containerId, here.task(containerId), report)
         : recordExecExit(namespace, containerId, id, here.exec(containerId, id), report)
+    })
+    return this.sequenceOf(outcome)
+  }
+
+  /** It can overtake the answer to Start, or to Create when the shim dies: it waits for that. */
+  private async sandboxExit(plugin: PluginName, { namespace, event }: Emit): Promise<Sequence> {
+    const { sandboxId, exitStatus, exitedAt } = SandboxExit.decode(event?.value ?? Buffer.alloc(0))
+    const stateNow = () => this.store.world.namespace(namespace).sandbox(sandboxId).state
+    const open = () => (['creating', 'starting'].includes(stateNow()) ? sandboxStream(namespace, sandboxId) : undefined)
+    await answered(this.store, open, { withinMs: creationWaitMs })
+    const cause = ownCause('exit', `${plugin.kind}/${plugin.id}`)
+    const outcome = await this.runner.attempt(cause, sandboxStream(namespace, sandboxId), world => {
+      const exit = exitFromProto(exitStatus, exitedAt)
+      return recordSandboxExit(namespace, sandboxId, world.namespace(namespace).sandbox(sandboxId), exit)
     })
     return this.sequenceOf(outcome)
   }

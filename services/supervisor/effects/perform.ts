@@ -5,6 +5,7 @@ import type { Blobs } from './blobs.js'
 import type { Checkpoints } from './checkpoints.js'
 import type { Execs } from './execs.js'
 import type { Networks } from './networks.js'
+import type { Sandboxes } from './sandboxes.js'
 import type { Snapshots } from './snapshots.js'
 import type { Tasks } from './tasks.js'
 
@@ -13,6 +14,7 @@ export interface Managers {
   checkpoints: Checkpoints
   execs: Execs
   networks: Networks
+  sandboxes: Sandboxes
   snapshots: Snapshots
   blobs: Blobs
 }
@@ -38,6 +40,9 @@ export class Busy {
   }
 }
 
+/** Beside the ids of containers, which have no slash. */
+export const sandboxKey = (id: string): string => `sandbox/${id}`
+
 /** What recovery is working on, by container: nothing is begun there meanwhile that it could take for a leftover. */
 export class Recovering {
   private readonly lanes = new Lanes()
@@ -57,6 +62,13 @@ export function performer(managers: Managers, busy: Busy, recovering: Recovering
     const work = workFor(managers, intent)
     if (!work) return undefined
     const { namespace, event } = intent
+    if ('sandboxId' in event) {
+      const key = sandboxKey(event.sandboxId)
+      return busy.during(namespace, key, async () => {
+        if (event.type === 'SandboxCreateRequested') await recovering.over(namespace, key)
+        return work()
+      })
+    }
     if (!('containerId' in event)) return work()
     return busy.during(namespace, event.containerId, async () => {
       if (event.type === 'TaskCreateRequested') await recovering.over(namespace, event.containerId)
@@ -65,7 +77,8 @@ export function performer(managers: Managers, busy: Busy, recovering: Recovering
   }
 }
 
-function workFor({ tasks, checkpoints, execs, networks, snapshots, blobs }: Managers, intent: Intent) {
+function workFor(managers: Managers, intent: Intent) {
+  const { tasks, checkpoints, execs, networks, sandboxes, snapshots, blobs } = managers
   const { event } = intent
   switch (event.type) {
     case 'TaskCreateRequested':
@@ -94,6 +107,14 @@ function workFor({ tasks, checkpoints, execs, networks, snapshots, blobs }: Mana
       return () => networks.attach(intent, event)
     case 'NetworkDetachRequested':
       return () => networks.detach(intent, event)
+    case 'SandboxCreateRequested':
+      return () => sandboxes.create(intent, event)
+    case 'SandboxStartRequested':
+      return () => sandboxes.start(intent, event)
+    case 'SandboxStopRequested':
+      return () => sandboxes.stop(intent, event)
+    case 'SandboxShutdownRequested':
+      return () => sandboxes.shutdown(intent, event)
     case 'SnapshotCommitRequested':
       return () => snapshots.commit(intent, event)
     case 'SnapshotRemoved':

@@ -175,6 +175,7 @@ export class Tasks {
         checkpoint: image,
         options: event.options ? anyFromSmall(event.options) : undefined,
         netnsPath,
+        sandbox: this.store.world.namespace(namespace).container(id).facts.record?.sandbox ?? '',
       },
       { deadlineMs: createDeadlineMs },
     )

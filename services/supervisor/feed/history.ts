@@ -7,6 +7,7 @@ import {
   networkStream,
   restartStream,
   sandboxRecordStream,
+  sandboxStream,
   snapshotStream,
   taskStream,
 } from '../domain/streams.js'
@@ -103,7 +104,7 @@ async function streamsOf(
   lives: readonly Summary[],
 ): Promise<(record: JournalRecord) => boolean> {
   const streams = new Set(
-    [containerStream, taskStream, networkStream, restartStream, sandboxRecordStream].map(stream =>
+    [containerStream, taskStream, networkStream, restartStream, sandboxRecordStream, sandboxStream].map(stream =>
       stream(namespace, id),
     ),
   )

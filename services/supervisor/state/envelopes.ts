@@ -97,6 +97,19 @@ export function subjectOf({ event }: Told): Subject | undefined {
       const { key, snapshotter } = event
       return { topic: '/snapshot/remove', id: key, payload: payloads.SnapshotRemove.of({ key, snapshotter }) }
     }
+    case 'SandboxCreated': {
+      const { sandboxId } = event
+      return { topic: '/sandboxes/create', id: sandboxId, payload: payloads.SandboxCreate.of({ sandboxId }) }
+    }
+    case 'SandboxStarted': {
+      const { sandboxId } = event
+      return { topic: '/sandboxes/start', id: sandboxId, payload: payloads.SandboxStart.of({ sandboxId }) }
+    }
+    case 'SandboxExited': {
+      const { sandboxId } = event
+      const payload = payloads.SandboxExit.of({ sandboxId, ...exitFields(event.exit) })
+      return { topic: '/sandboxes/exit', id: sandboxId, payload }
+    }
     default:
       return taskSubject(event)
   }

@@ -9,7 +9,9 @@ import type { Attachment } from '../domain/network/decide.js'
 import { networkMachine } from '../domain/network/machine.js'
 import type { Restart } from '../domain/restart/decide.js'
 import { restartMachine } from '../domain/restart/machine.js'
+import type { Sandbox } from '../domain/sandbox/decide.js'
 import type { SandboxRecord } from '../domain/sandbox/events.js'
+import { sandboxMachine } from '../domain/sandbox/machine.js'
 import type { OpenCommit, SnapshotRecord } from '../domain/snapshot/events.js'
 import type { Task } from '../domain/task/decide.js'
 import { taskMachine } from '../domain/task/machine.js'
@@ -52,8 +54,9 @@ export class NamespaceState {
   readonly commits = new Map<string, OpenCommit>()
   readonly leases = new Map<string, StoredLease>()
   readonly containers = new Map<string, StoredContainer>()
-  /** Their records. */
+  /** Their records; the lives that controllers give them are another matter. */
   readonly sandboxes = new Map<string, StoredSandbox>()
+  readonly sandboxLives = new Map<string, Sandbox>()
   readonly tasks = new Map<string, Task>()
   /** By container, then exec id. */
   readonly execs = new Map<string, Map<string, Exec>>()
@@ -99,6 +102,10 @@ export class NamespaceState {
     return this.networks.get(id) ?? networkMachine.absent
   }
 
+  sandbox(id: string): Sandbox {
+    return this.sandboxLives.get(id) ?? sandboxMachine.absent
+  }
+
   restart(id: string): Restart {
     return this.restarts.get(id) ?? restartMachine.absent
   }
@@ -114,7 +121,7 @@ export class NamespaceState {
       ['images', this.images],
       ['blobs', this.blobs],
       ['containers', this.containers],
-      ['sandboxes', this.sandboxes],
+      ['sandboxes', { size: this.sandboxes.size + this.sandboxLives.size }],
       ...[...this.snapshots].map(([name, keys]): [string, { size: number }] => [
         `snapshots on "${name}" snapshotter`,
         keys,

@@ -114,6 +114,7 @@ function idOf(event: Ordinary): string {
       return ''
     default:
       if ('containerId' in event) return event.containerId
+      if ('sandboxId' in event) return event.sandboxId
       if ('digest' in event) return event.digest
       if ('key' in event) return event.key
       if ('name' in event) return event.name

@@ -9,6 +9,7 @@ import { networkMachine } from '../domain/network/machine.js'
 import type { Plugin } from '../domain/plugin/decide.js'
 import { pluginMachine } from '../domain/plugin/machine.js'
 import { restartMachine } from '../domain/restart/machine.js'
+import { sandboxMachine } from '../domain/sandbox/machine.js'
 import type { SnapshotEvent } from '../domain/snapshot/events.js'
 import { taskMachine } from '../domain/task/machine.js'
 import { formatNanos } from '../domain/time.js'
@@ -135,6 +136,19 @@ class Fold {
         return
       case 'ContainerPartsMoved':
         this.stepContainer(event.id, placeParts(event, this.record.sequence))
+        return
+      case 'SandboxCreateRequested':
+      case 'SandboxCreated':
+      case 'SandboxCreateFailed':
+      case 'SandboxStartRequested':
+      case 'SandboxStarted':
+      case 'SandboxStartFailed':
+      case 'SandboxStopRequested':
+      case 'SandboxExited':
+      case 'SandboxShutdownRequested':
+      case 'SandboxShutdownFailed':
+      case 'SandboxRemoved':
+        this.step(this.here().sandboxLives, event.sandboxId, sandboxMachine, event)
         return
       case 'SandboxRecordCreated':
       case 'SandboxRecordUpdated': {

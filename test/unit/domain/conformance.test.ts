@@ -7,8 +7,9 @@ import type { Lifecycle, LifecycleMachine } from '../../../services/supervisor/d
 import { networkMachine } from '../../../services/supervisor/domain/network/machine.js'
 import { pluginMachine } from '../../../services/supervisor/domain/plugin/machine.js'
 import { restartMachine } from '../../../services/supervisor/domain/restart/machine.js'
+import { sandboxMachine } from '../../../services/supervisor/domain/sandbox/machine.js'
 import { taskMachine } from '../../../services/supervisor/domain/task/machine.js'
-import { container, exec, network, plugin, restart, task } from './facts.js'
+import { container, exec, network, plugin, restart, sandbox, task } from './facts.js'
 
 /** Walks through everything that can be reached, and compares each step. Answers how many there were. */
 function compare<State extends string, Facts, Event extends { type: string }>(
@@ -39,6 +40,7 @@ t.test('each step of each machine is the one that xstate takes', async t => {
     container: compare(containerMachine, Object.values(container)),
     network: compare(networkMachine, Object.values(network)),
     restart: compare(restartMachine, Object.values(restart)),
+    sandbox: compare(sandboxMachine, Object.values(sandbox)),
     plugin: compare(
       pluginMachine,
       [1, 2].flatMap(epoch => Object.values(plugin(epoch))),

@@ -7,6 +7,7 @@ import { execMachine } from '../../../services/supervisor/domain/exec/machine.js
 import { networkMachine } from '../../../services/supervisor/domain/network/machine.js'
 import { pluginMachine } from '../../../services/supervisor/domain/plugin/machine.js'
 import { restartMachine } from '../../../services/supervisor/domain/restart/machine.js'
+import { sandboxMachine } from '../../../services/supervisor/domain/sandbox/machine.js'
 import { taskMachine } from '../../../services/supervisor/domain/task/machine.js'
 
 const file = new URL('../../../services/supervisor/domain/README.md', import.meta.url)
@@ -16,6 +17,7 @@ const machines = {
   network: networkMachine.machine,
   plugin: pluginMachine.machine,
   restart: restartMachine.machine,
+  sandbox: sandboxMachine.machine,
   task: taskMachine.machine,
 }
 

@@ -4,7 +4,7 @@ import type { ExecEvent } from '../../../services/supervisor/domain/exec/events.
 import type { NetworkEvent } from '../../../services/supervisor/domain/network/events.js'
 import type { PluginEvent } from '../../../services/supervisor/domain/plugin/events.js'
 import type { RestartEvent } from '../../../services/supervisor/domain/restart/events.js'
-import type { SandboxRecordEvent } from '../../../services/supervisor/domain/sandbox/events.js'
+import type { SandboxEvent, SandboxRecordEvent } from '../../../services/supervisor/domain/sandbox/events.js'
 import type { TaskEvent } from '../../../services/supervisor/domain/task/events.js'
 import type { ExecAdmitted } from '../../../services/supervisor/domain/task/machine.js'
 
@@ -90,6 +90,25 @@ export const record = {
   snapshotKey: 'redis',
   extensions: {},
   sandbox: '',
+}
+
+const ofSandbox = { sandboxId: 'pod' } as const
+
+export const sandbox: ByType<SandboxEvent> = {
+  SandboxCreateRequested: {
+    ...{ type: 'SandboxCreateRequested', ...ofSandbox, sandboxer: 'shim', runtime: { name: 'r', options: null } },
+    ...{ rootfs: [], options: null, netnsPath: '', annotations: {}, spec: null },
+  },
+  SandboxCreated: { type: 'SandboxCreated', ...ofSandbox },
+  SandboxCreateFailed: { type: 'SandboxCreateFailed', ...ofSandbox, reason },
+  SandboxStartRequested: { type: 'SandboxStartRequested', ...ofSandbox },
+  SandboxStarted: { type: 'SandboxStarted', ...ofSandbox, pid: 42, createdAt: exit.at, address: '/s', version: 3 },
+  SandboxStartFailed: { type: 'SandboxStartFailed', ...ofSandbox, reason },
+  SandboxStopRequested: { type: 'SandboxStopRequested', ...ofSandbox, timeoutSeconds: 1 },
+  SandboxExited: { type: 'SandboxExited', ...ofSandbox, exit },
+  SandboxShutdownRequested: { type: 'SandboxShutdownRequested', ...ofSandbox },
+  SandboxShutdownFailed: { type: 'SandboxShutdownFailed', ...ofSandbox, reason },
+  SandboxRemoved: { type: 'SandboxRemoved', ...ofSandbox },
 }
 
 const sandboxRecord = {

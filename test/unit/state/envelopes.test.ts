@@ -8,7 +8,7 @@ import { encodeFact } from '../../../services/supervisor/state/codec.js'
 import { envelopeOf } from '../../../services/supervisor/state/envelopes.js'
 import { publicationOf } from '../../../services/supervisor/state/publication.js'
 import type { Told } from '../../../services/supervisor/state/store.js'
-import { container, exec, exit, network, plugin, record, sandboxOnRecord, task } from '../domain/facts.js'
+import { container, exec, exit, network, plugin, record, sandbox, sandboxOnRecord, task } from '../domain/facts.js'
 
 const seconds = 1_767_323_045n
 
@@ -104,6 +104,17 @@ const rows: readonly Row[] = [
     '/snapshot/remove',
     'k',
   ],
+  [sandbox.SandboxCreateRequested, '', '/purser/sandboxes/create-requested', 'pod'],
+  [sandbox.SandboxCreated, '/sandboxes/create SandboxCreate', '/sandboxes/create', 'pod'],
+  [sandbox.SandboxCreateFailed, '', '/purser/sandboxes/create-failed', 'pod'],
+  [sandbox.SandboxStartRequested, '', '/purser/sandboxes/start-requested', 'pod'],
+  [sandbox.SandboxStarted, '/sandboxes/start SandboxStart', '/sandboxes/start', 'pod'],
+  [sandbox.SandboxStartFailed, '', '/purser/sandboxes/start-failed', 'pod'],
+  [sandbox.SandboxStopRequested, '', '/purser/sandboxes/stop-requested', 'pod'],
+  [sandbox.SandboxExited, '/sandboxes/exit SandboxExit', '/sandboxes/exit', 'pod'],
+  [sandbox.SandboxShutdownRequested, '', '/purser/sandboxes/shutdown-requested', 'pod'],
+  [sandbox.SandboxShutdownFailed, '', '/purser/sandboxes/shutdown-failed', 'pod'],
+  [sandbox.SandboxRemoved, '', '/purser/sandboxes/removed', 'pod'],
   [sandboxOnRecord.SandboxRecordCreated, '', '/purser/sandboxes/record-created', 'pod'],
   [sandboxOnRecord.SandboxRecordUpdated, '', '/purser/sandboxes/record-updated', 'pod'],
   [sandboxOnRecord.SandboxRecordDeleted, '', '/purser/sandboxes/record-deleted', 'pod'],

@@ -4,11 +4,13 @@ import type { Store } from '../../state/store.js'
 import type { Blobs } from '../blobs.js'
 import type { Snapshots } from '../snapshots.js'
 import type { NetworkRecovery } from './networks.js'
+import type { SandboxRecovery } from './sandboxes.js'
 import type { TaskRecovery } from './tasks.js'
 
 /** Those who know what belongs to whom. */
 export interface Holdings {
   tasks: Pick<TaskRecovery, 'orphans'>
+  sandboxes: Pick<SandboxRecovery, 'orphans'>
   networks: Pick<NetworkRecovery, 'orphans'>
   snapshots: Pick<Snapshots, 'orphans'>
   blobs: Pick<Blobs, 'orphans'>
@@ -50,7 +52,9 @@ async function orphansAt(parts: Holdings, kind: string, plugin: string): Promise
   const shared = (names: string[]) => names.map(name => ({ namespace: '', name }))
   switch (kind) {
     case 'runtime':
-      return (await parts.tasks.orphans()).map(({ namespace, id }) => ({ namespace, name: id }))
+      return [...(await parts.tasks.orphans()), ...(await parts.sandboxes.orphans())].map(({ namespace, id }) => ({
+        ...{ namespace, name: id },
+      }))
     case 'network':
       return (await parts.networks.orphans()).map(({ namespace, id }) => ({ namespace, name: id }))
     case 'snapshotter':
