@@ -54,7 +54,10 @@ const shimsOf = (id: string) =>
 
 t.test('every command of a container’s life, sent again, is answered as before', { skip: purserOnly }, async t => {
   const id = host.id('life')
-  const prepare = PrepareSnapshotRequest.create({ snapshotter: 'overlayfs', key: id, parent: await parentOfModel() })
+  // Held by its label: the container's removal may have it collected before it is asked for.
+  const labels = { 'containerd.io/gc.root': 'yes' }
+  const parent = await parentOfModel()
+  const prepare = PrepareSnapshotRequest.create({ snapshotter: 'overlayfs', key: id, parent, labels })
   const steps: (() => Promise<unknown>)[] = []
   const step = async <Request, Response>(method: UnaryMethod<Request, Response>, request: Request) => {
     const requestId = `${id}-${steps.length}`

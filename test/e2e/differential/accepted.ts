@@ -47,7 +47,6 @@ const unnamed = 'containerd makes the namespace, and then fails to tell of it fo
 const emptyLabel = 'a label without a value is no label: containerd says so only when it is asked again'
 const asAsked = 'containerd tells what was asked for; Purser what became of it'
 const ingests = 'uploads are no facts: neither a namespace nor a lease knows of them before they are committed'
-const created = 'containerd answers for execs of a created task that are not there; Purser says that they are not'
 const protectedRecord = 'Purser keeps the record of a container that has a task; containerd loses the task with it'
 
 const filters = { 'spaces around 1': spaces, 'a pattern that is none 1': pattern }
@@ -131,8 +130,6 @@ export const accepted: Record<string, Record<string, string>> = {
   'namespaces: delete one that has an upload': {
     ...{ 'Namespaces/Delete 1': ingests, 'events of namespaces <ns> 1': ingests },
   },
-  'tasks: resize of an exec’s that is not there when it is created': { 'Tasks/ResizePty 1': created },
-  'tasks: close of an exec’s input that is not there when it is created': { 'Tasks/CloseIO 1': created },
   'tasks: without a namespace': { 'Tasks/Exec 1': 'containerd looks at the exec id first' },
   'tasks: the container’s record goes while its task runs': {
     ...{ 'Containers/Delete 1': protectedRecord, 'Containers/Get 1': protectedRecord },
