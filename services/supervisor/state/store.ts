@@ -18,7 +18,7 @@ export type Listener = (told: Told) => void
  * some 70 µs. A large state is written less often, a record for each of so many bytes of it, so that writing it takes the
  * same share of the work whatever its size.
  */
-const recordsMin = 64
+const recordsMin = 500
 const bytesPerRecord = 1024
 
 /** The records from which the state grew were dropped, and no snapshot that can be read holds it. */
