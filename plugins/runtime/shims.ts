@@ -1,5 +1,5 @@
 // All running shims, and who uses which: several containers may share one, and the last to leave ends it.
-import { rmSync } from 'node:fs'
+import { lstatSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import type { ShimFacts } from './history.js'
@@ -60,8 +60,10 @@ export class Shims {
       return await this.#seat(entered, shim, log, command, limits.connectMs)
     } catch (error) {
       log?.close()
-      await starting.catch(() => undefined)
+      const started = await starting.catch(() => undefined)
       await endMarked(command.mark, strayMs)
+      // One that has died by itself is not found by its mark any more, and has left its socket.
+      if (started && !entered.isOthers()) removeSocketAt(started.address)
       throw error
     } finally {
       entered.settle()
@@ -85,7 +87,7 @@ export class Shims {
   /** Of a shim that died unseen, unless another has taken its address. */
   async removeSocket({ namespace, group }: Place, address: string): Promise<void> {
     const entered = await this.#enter(namespace, group)
-    if (!entered.isOthers()) rmSync(address, { force: true })
+    if (!entered.isOthers()) removeSocketAt(address)
     entered.settle()
   }
 
@@ -231,7 +233,12 @@ class Group {
     } finally {
       log.close()
       this.#shims.delete(address)
-      rmSync(address, { force: true }) // a shim that was killed leaves its socket behind
+      removeSocketAt(address) // a shim that was killed leaves its socket behind
     }
   }
+}
+
+/** A path that a shim has told: whatever else lies there is none of ours. */
+function removeSocketAt(path: string): void {
+  if (lstatSync(path, { throwIfNoEntry: false })?.isSocket()) rmSync(path, { force: true })
 }

@@ -1,6 +1,7 @@
 // What goes wrong around a shim: refused creations, hanging ones, shims that are killed. Nothing may be left.
-import { chmodSync, writeFileSync } from 'node:fs'
-import { connect } from 'node:net'
+import { once } from 'node:events'
+import { chmodSync, existsSync, renameSync, writeFileSync } from 'node:fs'
+import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { status } from '@grpc/grpc-js'
 import t from 'tap'
@@ -172,6 +173,13 @@ t.test('a shim that is no shim fails the creation and leaves nothing', async t =
   await t.rejects(host.create('b', shim('echo')), { message: /failed to start shim: the shim printed no address/ })
   const nowhere = join(host.directory, 'nobody.sock')
   await t.rejects(host.create('c', shim(`printf unix://${nowhere}`)), { message: /failed to start shim: .*ENOENT/ })
+  const stale = await staleSocket(host.directory)
+  await t.rejects(host.create('f', shim(`printf unix://${stale}`)), { message: /failed to start shim: .*ECONNREFUSED/ })
+  t.notOk(existsSync(stale), 'what a shim leaves that died as soon as it had started')
+  const file = join(host.directory, 'a file')
+  writeFileSync(file, '')
+  await t.rejects(host.create('g', shim(`printf 'unix://${file}'`)), { message: /failed to start shim: / })
+  t.ok(existsSync(file), 'and nothing else')
   await t.rejects(host.create('d', shim('printf unix://@abstract')), { code: status.UNIMPLEMENTED })
   await t.rejects(host.create('e', shim('printf \'{"version":9,"address":"unix:///x","protocol":"ttrpc"}\'')), {
     code: status.UNIMPLEMENTED,
@@ -179,6 +187,17 @@ t.test('a shim that is no shim fails the creation and leaves nothing', async t =
   })
   await host.nothingLeft()
 })
+
+/** Closing removes the name that was listened at, and no other. */
+async function staleSocket(directory: string): Promise<string> {
+  const path = join(directory, 'stale.sock')
+  const server = createServer().listen(`${path}~`)
+  await once(server, 'listening')
+  renameSync(`${path}~`, path)
+  server.close()
+  await once(server, 'close')
+  return path
+}
 
 for (const [step, prepare, processes] of [
   ['created', (host: RuntimeHost) => host.create('lost', { command: 'exec sleep 100' }), 1],
