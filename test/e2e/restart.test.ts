@@ -64,8 +64,12 @@ async function nextTask(id: string, before: number) {
 async function remove(id: string): Promise<void> {
   await relabel(id, { status: 'stopped' })
   await until(`${id} to be stopped`, async () => [undefined, 'STOPPED'].includes((await taskOf(id))?.status), patience)
-  await host.ctr('tasks', 'rm', '--force', id)
-  await host.ok('containers', 'rm', id)
+  // A restart that was under way when the label changed may still come to its end, and is stopped then.
+  const goes = async () => {
+    await host.ctr('tasks', 'rm', '--force', id)
+    return (await host.ctr('containers', 'rm', id)).code === 0
+  }
+  await until(`${id} to be removed`, goes, patience)
 }
 
 t.test('one that is killed runs again, its output in its log, and stops when its label says so', async t => {

@@ -1,5 +1,6 @@
 // One trial's container, layers, blobs and so on, all named after its id: made, observed and removed by gRPC.
 import { status as Code } from '@grpc/grpc-js'
+import { readText } from '../../../plugins/kit/identity.js'
 import {
   ContainersService,
   CreateContainerRequest,
@@ -49,6 +50,7 @@ import type { Any } from '../../../proto/gen/google/protobuf/any.js'
 import type { Host } from '../../harness/host.js'
 import { digestOf } from '../../harness/image.js'
 import { alive, type ProcessEntry } from '../../harness/process.js'
+import { until } from '../../harness/wait.js'
 import { processSpec, shellSpec } from '../../integration/runtime/spec.js'
 
 export const snapshotter = 'overlayfs'
@@ -61,6 +63,12 @@ export interface Ground {
   /** The topmost committed snapshot of the image. */
   layer: string
   network: string
+}
+
+/** Or it is gone. Source: proc(5), "SigCgt". */
+function catches(pid: number, number: number): boolean {
+  const [, mask = ''] = /^SigCgt:\t([0-9a-f]+)$/m.exec(readText(`/proc/${pid}/status`)) ?? []
+  return mask === '' || ((BigInt(`0x${mask}`) >> BigInt(number - 1)) & 1n) === 1n
 }
 
 /** Ends with 7 when it is asked to, and only then. */
@@ -122,7 +130,10 @@ export class Stage {
   }
 
   async start(execId = ''): Promise<void> {
-    await this.host.call(TasksService.start, StartRequest.fromPartial({ containerId: this.id, execId }), patiently)
+    const request = StartRequest.fromPartial({ containerId: this.id, execId })
+    const { pid } = await this.host.call(TasksService.start, request, patiently)
+    // The first process of a pid namespace does not get a signal that it has not asked for.
+    await until('the process to ask for its signal', () => catches(pid, signals.USR1), { timeoutMs: 30_000 })
   }
 
   async exec(): Promise<void> {
