@@ -7,14 +7,26 @@ import type { World } from './state/world.js'
 export async function openCheckpointFiles(state: string, world: World): Promise<CheckpointFiles> {
   const root = join(state, 'checkpoints')
   const directory = (namespace: string, id: string) => join(root, namespace, id)
-  const remove = (namespace: string, id: string) => rm(directory(namespace, id), { recursive: true, force: true })
+  /** Those that are there: every task that starts or goes is asked about, and hardly one has any. */
+  const there = new Set<string>()
+  const remove = async (namespace: string, id: string) => {
+    const path = directory(namespace, id)
+    if (!there.has(path)) return
+    await rm(path, { recursive: true, force: true })
+    there.delete(path)
+  }
   for (const namespace of await names(root))
-    for (const id of await names(join(root, namespace))) if (!isRead(world, namespace, id)) await remove(namespace, id)
+    for (const id of await names(join(root, namespace))) {
+      there.add(directory(namespace, id))
+      if (!isRead(world, namespace, id)) await remove(namespace, id)
+    }
   return {
     async make(namespace, id) {
       await remove(namespace, id)
-      await mkdir(directory(namespace, id), { recursive: true, mode: 0o700 })
-      return directory(namespace, id)
+      const path = directory(namespace, id)
+      there.add(path)
+      await mkdir(path, { recursive: true, mode: 0o700 })
+      return path
     },
     remove,
   }

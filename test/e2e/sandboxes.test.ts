@@ -25,14 +25,14 @@ import {
 import { Sandbox } from '../../proto/gen/containerd/types/sandbox.js'
 import { HistoryRequest, EventsService as PurserEvents } from '../../proto/gen/purser/events/v1/events.js'
 import { alive, processes, signal } from '../harness/process.js'
-import { buildSandboxShim } from '../harness/sandboxShim.js'
 import { purserOnly, supervisor } from '../harness/supervisor.js'
 import { until } from '../harness/wait.js'
+import { compileSandboxStandIn } from '../integration/runtime/standIn.js'
 
 // containerd has these services since 1.7.
 if (purserOnly !== false) t.pass('containerd 1.6 has no sandboxes')
 else {
-  const runtime = await buildSandboxShim(t.testdir({}))
+  const runtime = await compileSandboxStandIn(t.testdir({}))
   const host = await supervisor(t)
   const spec = {
     typeUrl: 'types.containerd.io/opencontainers/runtime-spec/1/Spec',
